@@ -1,0 +1,38 @@
+import type { z } from 'zod';
+
+export type MethodKind = 'unary' | 'serverStream' | 'clientStream' | 'bidi';
+
+/**
+ * Turns messages into bytes and back. `decode` throws CallError INVALID_ARGUMENT (requests) or INTERNAL (responses) whose
+ * message names the field and never holds the value.
+ */
+export interface Codec<Encodes, Decodes = Encodes> {
+  encode(message: Encodes): Uint8Array;
+  decode(bytes: Uint8Array): Decodes;
+}
+
+/** One method of a contract. The four type parameters: what a client sends, a handler gets, a handler returns, a client gets. */
+export interface Method<
+  Kind extends MethodKind = MethodKind,
+  Sent = unknown,
+  Received = unknown,
+  Returned = unknown,
+  Result = unknown,
+> {
+  readonly kind: Kind;
+  /** Key in the contract. */
+  readonly name: string;
+  /** Full name of the gRPC service, e.g. `demo.greeter.v1.Greeter`. */
+  readonly contract: string;
+  /** `/demo.greeter.v1.Greeter/hello`: the `:path` on the wire, and what rules name (without the leading slash). */
+  readonly path: string;
+  readonly request: Codec<Sent, Received>;
+  readonly response: Codec<Returned, Result>;
+}
+
+/** What `unary()` and its siblings return: a method that does not know its contract yet. */
+export interface MethodShape<Kind extends MethodKind, Request extends z.ZodType, Response extends z.ZodType> {
+  readonly kind: Kind;
+  readonly request: Request;
+  readonly response: Response;
+}

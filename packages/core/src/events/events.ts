@@ -1,0 +1,66 @@
+import type { StatusName } from '../errors.js';
+import type { Violation } from '../policy/violation.js';
+import type { RegistryState } from '../registry/registry.js';
+import type { ServiceState } from '../service/lifecycle.js';
+
+/** Why a peer was turned away at the door. Stable: dashboards and tests refer to it. */
+export type HandshakeRefusal =
+  | 'not-tls' // plaintext or garbage on the TLS port
+  | 'tls-version' // no common protocol version
+  | 'no-certificate'
+  | 'untrusted-issuer' // self-signed, foreign CA, or a chain that OpenSSL does not accept
+  | 'expired'
+  | 'not-yet-valid'
+  | 'revoked'
+  | 'revocation-unknown' // a CRL is missing or past its time: fails closed
+  | 'invalid-svid' // trusted chain, but the leaf breaks the X509-SVID rules
+  | 'wrong-trust-domain' // no bundle for the domain, or another domain's CA signed it
+  | 'alpn'
+  | 'resumed' // a resumed session shows no certificate
+  | 'timeout'
+  | 'too-many-connections'
+  | 'aborted' // the peer hung up in mid-handshake
+  | 'other';
+
+/** What happened, by type. Every event also carries `type`, `at` (ms since the epoch) and `service`. */
+export interface EventMap {
+  // Security
+  'handshake-refused': { reason: HandshakeRefusal; detail: string; remoteAddress: string; peer?: string };
+  'server-identity-refused': {
+    target: string;
+    reason: HandshakeRefusal | 'wrong-identity';
+    detail: string;
+    address: string;
+    presented?: string;
+  };
+  'call-denied': { peer: string; method: string; rule: string | undefined };
+  'call-rejected': { peer: string; method: string; status: StatusName; detail: string };
+  'connection-closed-by-policy': { peer: string; reason: 'revoked' | 'abuse' | 'expired'; detail: string };
+  'registry-record-refused': { target: string; instance: string; detail: string };
+  'configuration-refused': { violations: readonly Violation[] };
+  // Certificates and rules
+  rotated: { identity: string; serial: string; notAfter: number; generation: number };
+  'rotation-failed': { detail: string };
+  expiring: { identity: string; notAfter: number; remainingMs: number };
+  'rules-reloaded': { file: string; rules: number };
+  'rules-reload-failed': { file: string; detail: string };
+  // Lifecycle
+  'service-state': { from: ServiceState; to: ServiceState };
+  readiness: { ready: boolean; reasons: readonly string[] };
+  listening: { address: string };
+  'instance-registered': { instance: string };
+  'instance-deregistered': { instance: string };
+  'registry-state': { registry: string; target: string; state: RegistryState; detail: string };
+  'handler-failed': { method: string; detail: string };
+  'listener-failed': { event: string; detail: string };
+}
+
+export type EventType = keyof EventMap;
+export type SallyportEvent<T extends EventType = EventType> = {
+  [K in T]: Readonly<EventMap[K]> & { readonly type: K; readonly at: number; readonly service: string };
+}[T];
+
+/** Where the parts of the SDK report to. */
+export interface EventSink {
+  emit<T extends EventType>(type: T, fields: EventMap[T]): void;
+}

@@ -1,0 +1,201 @@
+import type { Severity } from './violation.js';
+
+interface Entry {
+  readonly severity: Severity;
+  /** The general sentence, used where no particular one is given. */
+  readonly problem: string;
+  readonly fix: string;
+}
+
+const entries = {
+  // The process it runs in
+  'env-tls-verification-off': {
+    severity: 'critical',
+    problem: 'NODE_TLS_REJECT_UNAUTHORIZED=0 turns certificate verification off for the whole process',
+    fix: 'unset it; give the private CA to the TLS source instead (tls.fromFiles({ ca }))',
+  },
+  'env-tls-version-flag': {
+    severity: 'high',
+    problem: 'a Node flag moves the TLS version range of the whole process',
+    fix: 'remove the flag; Sallyport speaks TLS 1.3',
+  },
+  'env-tls-key-log': {
+    severity: 'critical',
+    problem: 'session keys are written to a file, so recorded traffic can be decrypted',
+    fix: 'remove --tls-keylog from the command line and from NODE_OPTIONS',
+  },
+  'env-inspector-exposed': {
+    severity: 'critical',
+    problem: 'the Node inspector listens beyond loopback; whoever reaches it owns the process and its keys',
+    fix: 'use --inspect=127.0.0.1:<port> or remove the flag',
+  },
+  // Options in general
+  'option-unknown': {
+    severity: 'high',
+    problem: 'this option does not exist; a mistyped security option must not be ignored in silence',
+    fix: 'remove it or correct its name',
+  },
+  'option-invalid': { severity: 'medium', problem: 'the value is not valid', fix: 'correct the value' },
+  'option-missing': { severity: 'high', problem: 'the option is required', fix: 'give it' },
+  'limit-unbounded': {
+    severity: 'medium',
+    problem: 'a zero, negative or infinite limit lets one peer take everything',
+    fix: 'give a positive, finite number or leave the option out',
+  },
+  // Secrets
+  'secret-literal': {
+    severity: 'critical',
+    problem: 'a credential stands literally in the configuration',
+    fix: 'use secret.env("NAME"), secret.file("/path") or secret.from(store)',
+  },
+  'secret-unavailable': {
+    severity: 'high',
+    problem: 'the secret could not be read, or is empty',
+    fix: 'set the variable, create the file or mend the store',
+  },
+  'secret-file-exposed': {
+    severity: 'high',
+    problem: 'others can read or replace the secret file',
+    fix: 'chmod 600 the file, chown it to the user of the process',
+  },
+  // TLS
+  'tls-missing': {
+    severity: 'critical',
+    problem: 'the service has no TLS identity; there is no plaintext mode',
+    fix: 'pass tls: tls.fromFiles({ cert, key, ca })',
+  },
+  'tls-verification-off': {
+    severity: 'critical',
+    problem: 'this option turns the verification of peers off',
+    fix: 'remove it; verification cannot be turned off',
+  },
+  'tls-version': {
+    severity: 'high',
+    problem: 'the TLS version is too old',
+    fix: 'remove the option; TLS 1.3 is the default and the minimum between services',
+  },
+  'tls-ca-empty': {
+    severity: 'critical',
+    problem: 'no CA certificate: Node would fall back to the public root store',
+    fix: 'give the bundle of your trust domain as ca',
+  },
+  'tls-file-unreadable': {
+    severity: 'high',
+    problem: 'the file cannot be read',
+    fix: 'check the path and the permissions of its folder',
+  },
+  'tls-material-invalid': {
+    severity: 'high',
+    problem: 'the file does not hold what it should',
+    fix: 'give PEM: a certificate chain with the leaf first, a private key, a CA bundle',
+  },
+  'tls-key-exposed': {
+    severity: 'critical',
+    problem: 'others can read the private key',
+    fix: 'chmod 600 the key, chown it to the user of the process',
+  },
+  'tls-path-writable': {
+    severity: 'high',
+    problem: 'others can replace the file, because it or a folder on its path is writable by them',
+    fix: 'chmod go-w the file and its folders (following symbolic links)',
+  },
+  'tls-key-mismatch': {
+    severity: 'high',
+    problem: 'the private key does not belong to the certificate',
+    fix: 'give the key that the certificate was issued for',
+  },
+  'tls-key-weak': {
+    severity: 'high',
+    problem: 'the key is too weak',
+    fix: 'use P-256, P-384, Ed25519 or RSA of at least 2048 bits',
+  },
+  'tls-certificate-expired': {
+    severity: 'high',
+    problem: 'the certificate has expired',
+    fix: 'rotate the certificate',
+  },
+  'tls-certificate-not-yet-valid': {
+    severity: 'high',
+    problem: 'the certificate is not valid yet',
+    fix: 'check the clock of this machine and of the authority',
+  },
+  'tls-certificate-untrusted': {
+    severity: 'high',
+    problem: 'the certificate does not chain to the given CA bundle, so no peer would accept it',
+    fix: 'give the bundle of the authority that issued the certificate, and its intermediates in the chain',
+  },
+  'tls-crl-invalid': {
+    severity: 'high',
+    problem: 'the revocation lists cannot be used; every issuer in the chain needs a current one',
+    fix: 'give one current CRL for each issuer, the root included',
+  },
+  // Identity
+  'identity-invalid': {
+    severity: 'high',
+    problem: 'the certificate is not an X.509-SVID',
+    fix: 'issue a leaf with exactly one SPIFFE URI SAN, cA=false, digitalSignature and both serverAuth and clientAuth',
+  },
+  'identity-mismatch': {
+    severity: 'high',
+    problem: 'the certificate belongs to another service',
+    fix: 'use the certificate that was issued for this service name, or set identity.template',
+  },
+  'identity-template-invalid': {
+    severity: 'high',
+    problem: 'the identity template is not valid',
+    fix: 'use a SPIFFE path that contains {service}, e.g. /svc/{service}',
+  },
+  'identity-expectation-empty': {
+    severity: 'critical',
+    problem: 'no identity is expected of the called service, so any would do',
+    fix: 'leave the option out (the identity follows from the service name) or name at least one SPIFFE ID',
+  },
+  // Server
+  'server-client-certificate-optional': {
+    severity: 'critical',
+    problem: 'callers without a certificate would be served',
+    fix: 'remove the option or set requireClientCert: true',
+  },
+  'server-wildcard-bind': {
+    severity: 'high',
+    problem: 'the server would listen on every network interface',
+    fix: 'bind one address, or name the reason: allowWildcardBind: { reason }',
+  },
+  // Registry
+  'registry-missing': {
+    severity: 'high',
+    problem: 'the service has no registry',
+    fix: 'pass registry: registry.memory() or registry.local({ directory })',
+  },
+  'registry-insecure': {
+    severity: 'critical',
+    problem: 'the connection to the registry would not be encrypted and authenticated',
+    fix: 'remove the option or set secure: true',
+  },
+  'registry-directory-exposed': {
+    severity: 'high',
+    problem: 'others can read or write the registry folder',
+    fix: 'chmod 700 the folder, chown it to the user of the process',
+  },
+  // Authorization
+  'authorization-missing': {
+    severity: 'critical',
+    problem: 'the service serves calls but nobody decided who may call',
+    fix: 'pass authorize: [allow({ from, to })]; an empty list denies everybody',
+  },
+  'authorization-allow-all': {
+    severity: 'critical',
+    problem: 'the rule lets everybody do everything',
+    fix: 'name the callers and the methods',
+  },
+  'authorization-rule-invalid': {
+    severity: 'high',
+    problem: 'the rule is not valid',
+    fix: 'see the rule language in docs/authorization.md',
+  },
+} as const satisfies Record<string, Entry>;
+
+export type ViolationId = keyof typeof entries;
+
+/** Every reason for which a configuration is refused. Ids are stable; texts may improve. */
+export const catalogue: Readonly<Record<ViolationId, Entry>> = Object.freeze(entries);

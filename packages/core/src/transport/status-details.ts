@@ -1,0 +1,4 @@
+export interface StatusDetail {
+  readonly typeUrl: string;
+  readonly value: Uint8Array;
+}
