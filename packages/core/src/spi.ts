@@ -1,1 +1,1 @@
-export {};
+export { durationMs, type LimitRange, limit, type ParsedOptions, parseOptions } from './policy/options.js';
