@@ -1,3 +1,4 @@
+import type { X509Certificate } from 'node:crypto';
 import type { SpiffeId } from './spiffe-id.js';
 
 /** Who is at the other end of a connection: verified by OpenSSL and by the leaf check, parsed once per connection. */
@@ -11,4 +12,15 @@ export interface PeerIdentity {
   readonly fingerprint: string;
   /** End of the leaf's validity, ms since the epoch. */
   readonly notAfter: number;
+}
+
+/** Sums up a verified leaf; `id` is what the leaf check found in it. */
+export function peerIdentityOf(leaf: X509Certificate, id: SpiffeId): PeerIdentity {
+  return Object.freeze({
+    id: id.toString(),
+    spiffeId: id,
+    serial: leaf.serialNumber,
+    fingerprint: leaf.fingerprint256,
+    notAfter: Date.parse(leaf.validTo),
+  });
 }
