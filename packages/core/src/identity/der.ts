@@ -10,12 +10,14 @@ export const Tag = {
   INTEGER: 0x02,
   BIT_STRING: 0x03,
   OCTET_STRING: 0x04,
+  NULL: 0x05,
   OID: 0x06,
-  ENUMERATED: 0x0a,
   UTC_TIME: 0x17,
   GENERALIZED_TIME: 0x18,
   SEQUENCE: 0x30,
 } as const;
+
+const MAX_OID_BYTES = 64;
 
 /** The bytes are not the DER that was expected. */
 export class DerError extends Error {
@@ -114,24 +116,24 @@ export function* children(value: DerValue): Generator<DerValue> {
 
 /** `2.5.29.17` */
 export function oidOf({ content }: DerValue): string {
-  const arcs: number[] = [];
-  let arc = 0;
+  if (content.length === 0 || content.length > MAX_OID_BYTES) throw new DerError('an OID is empty or too long');
+  const arcs: bigint[] = [];
+  let arc = 0n;
   let fresh = true;
   for (const octet of content) {
     if (fresh && octet === 0x80) throw new DerError('an OID arc is not in its shortest form');
-    arc = arc * 128 + (octet & 0x7f);
-    if (arc > Number.MAX_SAFE_INTEGER) throw new DerError('an OID arc is too large');
-    fresh = (octet & 0x80) === 0;
+    arc = arc * 128n + BigInt(octet & 0x7f);
+    fresh = octet < 0x80;
     if (fresh) {
       arcs.push(arc);
-      arc = 0;
+      arc = 0n;
     }
   }
-  const [first, ...rest] = arcs;
-  if (first === undefined || !fresh) throw new DerError('the OID is empty or cut off');
-  // X.690 8.19.4: the first two arcs share one number.
-  const root = Math.min(Math.floor(first / 40), 2);
-  return [root, first - root * 40, ...rest].join('.');
+  if (!fresh) throw new DerError('an OID is cut off');
+  // X.690 8.19.4: the first number holds two arcs, of which the first is 0, 1 or 2.
+  const [both = 0n, ...rest] = arcs;
+  const root = both < 80n ? both / 40n : 2n;
+  return [root, both - root * 40n, ...rest].join('.');
 }
 
 export function booleanOf({ content }: DerValue): boolean {
@@ -174,19 +176,21 @@ export function asciiOf({ content }: DerValue): string {
 /** UTCTime or GeneralizedTime in the form of RFC 5280 §4.1.2.5 (seconds, `Z`), in ms since the epoch. */
 export function timeOf(value: DerValue): number {
   const text = asciiOf(value);
-  const parts = /^(\d{2}|\d{4})(\d{2})(\d{2})(\d{2})(\d{2})(\d{2})Z$/.exec(text);
-  const yearDigits = value.tag === Tag.UTC_TIME ? 2 : value.tag === Tag.GENERALIZED_TIME ? 4 : 0;
-  if (parts === null || parts[1]?.length !== yearDigits) throw new DerError('not a time as RFC 5280 writes it');
-  const [year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0] = parts.slice(1).map(Number);
-  const fullYear = yearDigits === 4 ? year : year >= 50 ? 1900 + year : 2000 + year;
-  const at = new Date(0);
-  at.setUTCFullYear(fullYear, month - 1, day);
-  at.setUTCHours(hour, minute, second);
-  // A thirteenth month or a 31st of June would roll over in silence.
-  if (at.getUTCMonth() !== month - 1 || at.getUTCDate() !== day || at.getUTCHours() !== hour)
-    throw new DerError('no such time');
-  if (at.getUTCMinutes() !== minute || at.getUTCSeconds() !== second) throw new DerError('no such time');
+  const century = value.tag !== Tag.UTC_TIME ? '' : text < '5' ? '20' : '19';
+  const parts = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/.exec(century + text);
+  if (parts === null) throw new DerError('not a time as RFC 5280 writes it');
+  const [, year, month, day, hour, minute, second] = parts;
+  const iso = `${year}-${month}-${day}T${hour}:${minute}:${second}.000Z`;
+  const at = new Date(iso);
+  // `Date` rolls a 31st of June over in silence, so it must print what it read.
+  if (Number.isNaN(at.getTime()) || at.toISOString() !== iso) throw new DerError('no such time');
   return at.getTime();
+}
+
+/** The next value if it is a time of either kind. */
+export function optionalTime(reader: DerReader): number | undefined {
+  const value = reader.optional(Tag.UTC_TIME) ?? reader.optional(Tag.GENERALIZED_TIME);
+  return value === undefined ? undefined : timeOf(value);
 }
 
 function hexOf(octets: Uint8Array): string {

@@ -1,4 +1,4 @@
-import { type CertificateProfile, readProfile } from './extensions.js';
+import { type CertificateProfile, readProfile } from './certificate-profile.js';
 import { parseSpiffeId, parseTrustDomain, type SpiffeId } from './spiffe-id.js';
 
 export type LeafVerdict = { readonly ok: true; readonly id: SpiffeId } | Refused;

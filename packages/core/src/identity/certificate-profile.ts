@@ -15,6 +15,9 @@ import {
 
 /** What the rules of X509-SVID need to know of a certificate, read from its DER. */
 export interface CertificateProfile {
+  /** Names in DER, as revocation lists and certificates are matched by them. */
+  readonly issuer: Uint8Array;
+  readonly subject: Uint8Array;
   readonly subjectEmpty: boolean;
   /** basicConstraints.cA; false when the extension is absent. */
   readonly ca: boolean;
@@ -53,9 +56,11 @@ const URI = contextTag(6, 'primitive');
  * version 3 in DER, or when an extension occurs twice.
  */
 export function readProfile(raw: Uint8Array): CertificateProfile {
-  const { subject, extensions } = readTbs(raw);
+  const { issuer, subject, extensions } = readTbs(raw);
   const basic = basicConstraints(extensions.get(Oid.basicConstraints));
   return {
+    issuer: issuer.bytes,
+    subject: subject.bytes,
     subjectEmpty: subject.content.length === 0,
     ca: basic.ca,
     hasPathLength: basic.hasPathLength,
@@ -65,12 +70,18 @@ export function readProfile(raw: Uint8Array): CertificateProfile {
   };
 }
 
-interface Extension {
+export interface Extension {
   readonly critical: boolean;
   readonly value: Uint8Array;
 }
 
-function readTbs(raw: Uint8Array): { subject: DerValue; extensions: ReadonlyMap<string, Extension> } {
+interface Tbs {
+  readonly issuer: DerValue;
+  readonly subject: DerValue;
+  readonly extensions: ReadonlyMap<string, Extension>;
+}
+
+function readTbs(raw: Uint8Array): Tbs {
   const certificate = new DerReader(readOnly(raw, Tag.SEQUENCE).content);
   const tbs = new DerReader(certificate.read(Tag.SEQUENCE).content);
   certificate.read(Tag.SEQUENCE); // signatureAlgorithm
@@ -81,7 +92,7 @@ function readTbs(raw: Uint8Array): { subject: DerValue; extensions: ReadonlyMap<
   if (integerHexOf(version) !== VERSION_3) throw new DerError('the certificate is not of version 3');
   integerHexOf(tbs.read(Tag.INTEGER)); // serialNumber: refused when negative
   tbs.read(Tag.SEQUENCE); // signature
-  tbs.read(Tag.SEQUENCE); // issuer
+  const issuer = tbs.read(Tag.SEQUENCE);
   tbs.read(Tag.SEQUENCE); // validity
   const subject = tbs.read(Tag.SEQUENCE);
   tbs.read(Tag.SEQUENCE); // subjectPublicKeyInfo
@@ -89,7 +100,7 @@ function readTbs(raw: Uint8Array): { subject: DerValue; extensions: ReadonlyMap<
   tbs.optional(contextTag(2, 'primitive')); // subjectUniqueID
   const field = tbs.optional(contextTag(3, 'constructed'));
   tbs.end();
-  return { subject, extensions: field === undefined ? new Map() : readExtensions(field.content) };
+  return { issuer, subject, extensions: field === undefined ? new Map() : readExtensions(field.content) };
 }
 
 /** Extensions ::= SEQUENCE OF { OID, critical BOOLEAN DEFAULT FALSE, OCTET STRING }, each kind at most once (RFC 5280 §4.2). */
