@@ -1,1 +1,15 @@
-export {};
+export {
+  type Authority,
+  type AuthorityFileOptions,
+  type AuthorityOptions,
+  createAuthority,
+  type IntermediateOptions,
+  type IssueOptions,
+  openAuthority,
+} from './authority.js';
+export type { Instant } from './certificate.js';
+export type { CrlOptions, Revocation, RevocationReason } from './crl.js';
+export { type CertificateRequest, type CsrOptions, createCsr, type PendingIdentity, parseCsr } from './csr.js';
+export { PkiError, type PkiErrorCode } from './errors.js';
+export type { IdentityFiles, IssuedCertificate, IssuedIdentity } from './identity.js';
+export type { KeyAlgorithm } from './keys.js';

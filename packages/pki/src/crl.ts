@@ -1,0 +1,75 @@
+import type { KeyObject } from 'node:crypto';
+import { type Asn1, decode, enumerated, integer, sequence, tagged, time } from './asn1.js';
+import { backdateMs, type Instant } from './certificate.js';
+import { readCertificate } from './certificate-fields.js';
+import { authorityKeyIdentifier, extension } from './extensions.js';
+import { keyIdentifier, publicKeyOf, signatureAlgorithm, signed } from './keys.js';
+import { oids } from './oids.js';
+import { toPem } from './pem.js';
+import { serialBytes } from './serial.js';
+
+/** RFC 5280 section 5.3.1. `unspecified` is not among them: the reason is then left out. */
+const reasonCodes = {
+  keyCompromise: 1,
+  cACompromise: 2,
+  affiliationChanged: 3,
+  superseded: 4,
+  cessationOfOperation: 5,
+  privilegeWithdrawn: 9,
+} as const;
+
+export type RevocationReason = keyof typeof reasonCodes;
+
+export interface Revocation {
+  /** Hexadecimal, as `IssuedIdentity.serial`. */
+  readonly serial: string;
+  readonly reason?: RevocationReason;
+  /** Left out: when the list is made. */
+  readonly date?: Instant;
+}
+
+export interface CrlOptions {
+  /** Serial numbers, with or without a reason. The list is complete: what it leaves out is not revoked. */
+  readonly revoked: readonly (string | Revocation)[];
+  /** Must grow from list to list. Left out: the time in ms. */
+  readonly number?: number;
+  /** Left out: 60 s ago. */
+  readonly thisUpdate?: Instant;
+  /** Left out: in 24 h. After it the list counts as missing. */
+  readonly nextUpdate?: Instant;
+}
+
+const dayMs = 86_400_000;
+
+/** A certificate revocation list, version 2 (RFC 5280 section 5), in PEM. */
+export function buildCrl(
+  options: CrlOptions,
+  issuer: { readonly certificate: string; readonly key: KeyObject },
+): string {
+  const now = Date.now();
+  const { revoked, number = now, thisUpdate = now - backdateMs, nextUpdate = now + dayMs } = options;
+  const { subject, subjectKeyIdentifier = keyIdentifier(publicKeyOf(issuer.key)) } = readCertificate(
+    issuer.certificate,
+  );
+  const entries = revoked.map((item) => entry(typeof item === 'string' ? { serial: item } : item, now));
+  const content = sequence(
+    integer(1n),
+    signatureAlgorithm(issuer.key),
+    decode(subject),
+    time(Number(thisUpdate)),
+    time(Number(nextUpdate)),
+    // An empty list of entries must be absent (section 5.1.2.6).
+    ...(entries.length === 0 ? [] : [sequence(...entries)]),
+    tagged(
+      0,
+      sequence(authorityKeyIdentifier(subjectKeyIdentifier), extension(oids.crlNumber, false, integer(BigInt(number)))),
+    ),
+  );
+  return toPem('X509 CRL', signed(content, issuer.key));
+}
+
+function entry({ serial, reason, date = 0 }: Revocation, now: number): Asn1 {
+  const extensions =
+    reason === undefined ? [] : [sequence(extension(oids.crlReason, false, enumerated(reasonCodes[reason])))];
+  return sequence(integer(serialBytes(serial)), time(Number(date) || now), ...extensions);
+}

@@ -1,0 +1,77 @@
+import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import { type Asn1, bitString, bitsOf, childrenOf, decode, encode, oid, sequence } from './asn1.js';
+import { PkiError } from './errors.js';
+import { oids } from './oids.js';
+
+export type KeyAlgorithm = 'P-256' | 'P-384' | 'Ed25519';
+
+export interface KeyPair {
+  readonly privateKey: KeyObject;
+  readonly publicKey: KeyObject;
+}
+
+export function generateKeys(algorithm: KeyAlgorithm = 'P-256'): KeyPair {
+  switch (algorithm) {
+    case 'P-256':
+    case 'P-384':
+      return generateKeyPairSync('ec', { namedCurve: algorithm });
+    case 'Ed25519':
+      return generateKeyPairSync('ed25519');
+    default:
+      throw new PkiError('algorithm-unknown', `key algorithm ${algorithm} is not one of P-256, P-384 and Ed25519`);
+  }
+}
+
+export function privateKeyPem(key: KeyObject): string {
+  return key.export({ type: 'pkcs8', format: 'pem' }).toString();
+}
+
+/** `SubjectPublicKeyInfo` (RFC 5280 section 4.1). */
+export function publicKeyInfo(publicKey: KeyObject): Asn1 {
+  return decode(publicKey.export({ type: 'spki', format: 'der' }));
+}
+
+/** 160 bits of SHA-256 over the key bits (RFC 7093 section 2, method 1): RFC 5280's own proposal is SHA-1. */
+export function keyIdentifier(publicKey: KeyObject): Buffer {
+  const [, bits] = childrenOf(publicKeyInfo(publicKey));
+  return createHash('sha256').update(bitsOf(bits)).digest().subarray(0, 20);
+}
+
+/** `AlgorithmIdentifier` of the signatures this key makes. */
+export function signatureAlgorithm(key: KeyObject): Asn1 {
+  return sequence(oid(signatureOf(key).oid));
+}
+
+/** What certificates, requests and lists have in common: `SEQUENCE { content, algorithm, signature }`, in DER. */
+export function signed(content: Asn1, key: KeyObject): Buffer {
+  const signature = sign(signatureOf(key).digest, encode(content), key);
+  return encode(sequence(content, signatureAlgorithm(key), bitString(signature)));
+}
+
+/** The public half of a private key. */
+export function publicKeyOf(privateKey: KeyObject): KeyObject {
+  return createPublicKey(privateKey);
+}
+
+/** Refuses keys that an attacker may break, and kinds that not every TLS peer of ours can use. */
+export function refuseWeakKey(publicKey: KeyObject): void {
+  const kind = publicKey.asymmetricKeyType;
+  const { namedCurve, modulusLength = 0, publicExponent = 0n } = publicKey.asymmetricKeyDetails ?? {};
+  if (kind === 'ed25519') return;
+  if (kind === 'ec' && (namedCurve === 'prime256v1' || namedCurve === 'secp384r1')) return;
+  if (kind === 'rsa' && modulusLength >= 2048 && modulusLength <= 8192 && publicExponent >= 65_537n) return;
+  const found = kind === 'ec' ? `on curve ${namedCurve}` : kind === 'rsa' ? `RSA of ${modulusLength} bits` : kind;
+  throw new PkiError('key-weak', `the key is ${found}; use P-256, P-384, Ed25519 or RSA of 2048 to 8192 bits`);
+}
+
+function signatureOf(key: KeyObject): { readonly oid: string; readonly digest: string | null } {
+  if (key.asymmetricKeyType === 'ed25519') return { oid: oids.ed25519, digest: null };
+  switch (key.asymmetricKeyDetails?.namedCurve) {
+    case 'prime256v1':
+      return { oid: oids.ecdsaWithSha256, digest: 'sha256' };
+    case 'secp384r1':
+      return { oid: oids.ecdsaWithSha384, digest: 'sha384' };
+    default:
+      throw new PkiError('algorithm-unknown', 'an authority signs with P-256, P-384 or Ed25519');
+  }
+}
