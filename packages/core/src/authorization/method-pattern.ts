@@ -1,0 +1,38 @@
+/** The methods that one entry of a rule's `to` names. */
+export interface MethodPattern {
+  /** As it was written: `orders.v1.Orders/Get` or `orders.v1.Orders/*`. */
+  readonly text: string;
+  /** Names every method of the service. */
+  readonly wholeService: boolean;
+  /** `path` must be canonical. */
+  matches(path: string): boolean;
+}
+
+// The names of protobuf, which are also those of our contracts: nothing in them needs escaping or has a second spelling.
+const SERVICE = '[A-Za-z_][A-Za-z0-9_]*(?:\\.[A-Za-z_][A-Za-z0-9_]*)*';
+const METHOD = '[A-Za-z_][A-Za-z0-9_]*';
+const CANONICAL = new RegExp(`^/${SERVICE}/${METHOD}$`);
+const PATTERN = new RegExp(`^${SERVICE}/(?:${METHOD}|\\*)$`);
+
+/**
+ * Whether `path` is spelled as routing spells it: `/package.Service/Method`. Authorization that understood more spellings
+ * than routing, or fewer, is how it gets bypassed (CVE-2021-31920: `//admin`).
+ */
+export function isCanonicalPath(path: string): boolean {
+  return CANONICAL.test(path);
+}
+
+/** Parses `package.Service/Method` or `package.Service/*`. Throws TypeError for anything else; the service is always literal. */
+export function parseMethodPattern(text: string): MethodPattern {
+  if (!PATTERN.test(text)) {
+    throw new TypeError(`${JSON.stringify(text)} names no method: write package.Service/Method or package.Service/*`);
+  }
+  const wholeService = text.endsWith('/*');
+  const start = `/${text.slice(0, -1)}`;
+  const path = `/${text}`;
+  return Object.freeze({
+    text,
+    wholeService,
+    matches: (asked) => (wholeService ? asked.startsWith(start) : asked === path),
+  } satisfies MethodPattern);
+}
