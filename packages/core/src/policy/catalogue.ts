@@ -193,6 +193,16 @@ const entries = {
     problem: 'the rule is not valid',
     fix: 'see the rule language in docs/authorization.md',
   },
+  'authorization-file-unreadable': {
+    severity: 'high',
+    problem: 'the rule file cannot be read or is not JSON',
+    fix: 'check the path and the permissions of its folder; a rule file is JSON: { "version": 1, "rules": [...] }',
+  },
+  'authorization-file-writable': {
+    severity: 'critical',
+    problem: 'others can change who may call, because the rule file or a folder on its path is writable by them',
+    fix: 'chmod go-w the file and its folders (following symbolic links)',
+  },
 } as const satisfies Record<string, Entry>;
 
 export type ViolationId = keyof typeof entries;

@@ -1,16 +1,16 @@
 import type { ViolationId } from './catalogue.js';
 import { isPlainObject, joinPath } from './option-path.js';
+import { embedsCredential, isSecretName, normalName } from './secret-literals.js';
 import { type Violation, violation } from './violation.js';
 
 /** Deeper options do not exist; what lies deeper is refused by the schema. */
 const MAX_DEPTH = 16;
 
 interface Switch {
-  /** Tested against the key in lower case without `_` and `-`. */
+  /** Tested against the normal name of the key. */
   readonly key: RegExp;
   readonly insecure: (value: unknown) => boolean;
   readonly id: ViolationId;
-  readonly problem?: string;
 }
 
 /** Names under which other libraries turn security off: someone who writes one must learn why it is not there. */
@@ -29,23 +29,6 @@ const switches: readonly Switch[] = [
     id: 'server-client-certificate-optional',
   },
   { key: /^((min|max)(tls)?version|secureprotocol)$/, insecure: belowTls13, id: 'tls-version' },
-  {
-    key: /(token|password|passwd|passphrase|secret|apikey|accesskey|privatekey|credential|authorization)s?$/,
-    insecure: literal,
-    id: 'secret-literal',
-  },
-  {
-    key: /^/,
-    insecure: (value) => typeof value === 'string' && /-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(value),
-    id: 'secret-literal',
-    problem: 'a private key stands literally in the configuration',
-  },
-  {
-    key: /^/,
-    insecure: (value) => typeof value === 'string' && /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\s]*:[^/?#\s]*@/i.test(value),
-    id: 'secret-literal',
-    problem: 'the URL holds a password',
-  },
 ];
 
 export interface InsecureSwitches {
@@ -62,8 +45,9 @@ export function findInsecureSwitches(options: unknown, path: string): InsecureSw
   const seen = new Set<unknown>();
 
   function look(value: unknown, at: string, key: string, depth: number): void {
-    const found = switches.find((s) => s.key.test(key) && s.insecure(value));
-    if (found) violations.push(violation(found.id, at, found.problem));
+    const found = switches.find((s) => s.key.test(normalName(key)) && s.insecure(value));
+    if (found) violations.push(violation(found.id, at));
+    else if (isSecretLiteral(key, value)) violations.push(violation('secret-literal', at));
     if (seen.has(value) || depth > MAX_DEPTH) return;
     if (Array.isArray(value)) {
       seen.add(value);
@@ -73,7 +57,7 @@ export function findInsecureSwitches(options: unknown, path: string): InsecureSw
     } else if (isPlainObject(value)) {
       seen.add(value);
       for (const [name, inner] of Object.entries(value)) {
-        look(inner, joinPath(at, [name]), name.toLowerCase().replaceAll(/[_-]/g, ''), depth + 1);
+        look(inner, joinPath(at, [name]), name, depth + 1);
       }
     }
   }
@@ -104,6 +88,7 @@ function belowTls13(value: unknown): boolean {
   return given(value) && value !== 'TLSv1.3';
 }
 
-function literal(value: unknown): boolean {
-  return typeof value === 'string' || value instanceof Uint8Array;
+function isSecretLiteral(key: string, value: unknown): boolean {
+  if (value instanceof Uint8Array) return isSecretName(key);
+  return typeof value === 'string' && (isSecretName(key) || embedsCredential(value));
 }
