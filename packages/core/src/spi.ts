@@ -1,4 +1,5 @@
 export { Authorizer, type Decision } from './authorization/decide.js';
+export { type RuleContext, type RuleHandle, toRuleSource } from './authorization/rule-source.js';
 export { type ParsedRule, type ParsedRules, parseRules } from './authorization/rules.js';
 export { type CertificateProfile, readProfile } from './identity/certificate-profile.js';
 export { type Crl, parseCrl, verifyCrl } from './identity/crl.js';

@@ -20,7 +20,7 @@ export interface CertificateProfile {
   readonly subject: Uint8Array;
   readonly subjectEmpty: boolean;
   /** basicConstraints.cA; false when the extension is absent. */
-  readonly ca: boolean;
+  readonly isAuthority: boolean;
   readonly hasPathLength: boolean;
   readonly keyUsage: KeyUsage | undefined;
   /** OIDs; undefined when the extension is absent. */
@@ -62,7 +62,7 @@ export function readProfile(raw: Uint8Array): CertificateProfile {
     issuer: issuer.bytes,
     subject: subject.bytes,
     subjectEmpty: subject.content.length === 0,
-    ca: basic.ca,
+    isAuthority: basic.isAuthority,
     hasPathLength: basic.hasPathLength,
     keyUsage: keyUsage(extensions.get(Oid.keyUsage)),
     extendedKeyUsage: extendedKeyUsage(extensions.get(Oid.extendedKeyUsage)),
@@ -120,13 +120,21 @@ export function readExtensions(der: Uint8Array): ReadonlyMap<string, Extension> 
   return extensions;
 }
 
-function basicConstraints(extension: Extension | undefined): { ca: boolean; hasPathLength: boolean } {
-  if (extension === undefined) return { ca: false, hasPathLength: false };
+interface BasicConstraints {
+  readonly isAuthority: boolean;
+  readonly hasPathLength: boolean;
+}
+
+function basicConstraints(extension: Extension | undefined): BasicConstraints {
+  if (extension === undefined) return { isAuthority: false, hasPathLength: false };
   const fields = new DerReader(readOnly(extension.value, Tag.SEQUENCE).content);
-  const ca = fields.optional(Tag.BOOLEAN);
+  const isAuthority = fields.optional(Tag.BOOLEAN);
   const pathLength = fields.optional(Tag.INTEGER);
   fields.end();
-  return { ca: ca !== undefined && booleanOf(ca), hasPathLength: pathLength !== undefined };
+  return {
+    isAuthority: isAuthority !== undefined && booleanOf(isAuthority),
+    hasPathLength: pathLength !== undefined,
+  };
 }
 
 function keyUsage(extension: Extension | undefined): KeyUsage | undefined {

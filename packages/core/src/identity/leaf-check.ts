@@ -38,14 +38,14 @@ export function checkLeaf(raw: Uint8Array): LeafVerdict {
 export function checkSigner(raw: Uint8Array): SignerVerdict {
   return verdict(() => {
     const profile = readProfile(raw);
-    if (!profile.ca) refuse('it is not a CA certificate (cA=false)');
+    if (!profile.isAuthority) refuse('it is not a CA certificate (cA=false)');
     if (!profile.keyUsage?.keyCertSign) refuse('its key usage lacks keyCertSign');
     return { ok: true, trustDomain: signerTrustDomain(profile.subjectAltName?.uris ?? []) };
   });
 }
 
 function leafRules(profile: CertificateProfile): void {
-  if (profile.ca) refuse('it is a CA certificate (cA=true)');
+  if (profile.isAuthority) refuse('it is a CA certificate (cA=true)');
   if (profile.hasPathLength) refuse('it has a path length without being a CA certificate');
   if (profile.keyUsage === undefined) refuse('key usage is missing');
   if (!profile.keyUsage.critical) refuse('key usage is not critical');
