@@ -3,8 +3,9 @@ import type { z } from 'zod';
 export type MethodKind = 'unary' | 'serverStream' | 'clientStream' | 'bidi';
 
 /**
- * Turns messages into bytes and back. `decode` throws CallError INVALID_ARGUMENT (requests) or INTERNAL (responses) whose
- * message names the field and never holds the value.
+ * Turns messages into bytes and back. Both throw CallError, whose message names the field and never holds the value:
+ * `decode` INVALID_ARGUMENT (requests) or INTERNAL (responses), `encode` INTERNAL, either of them RESOURCE_EXHAUSTED for
+ * a message over the size limit.
  */
 export interface Codec<Encodes, Decodes = Encodes> {
   encode(message: Encodes): Uint8Array;
@@ -30,8 +31,21 @@ export interface Method<
   readonly response: Codec<Returned, Result>;
 }
 
+export type Methods = Readonly<Record<string, Method>>;
+
+/** What the SDK works with inside, wherever the contract came from. */
+export interface AnyContract {
+  /** Full name of the gRPC service. */
+  readonly name: string;
+  readonly methods: Methods;
+}
+
 /** What `unary()` and its siblings return: a method that does not know its contract yet. */
-export interface MethodShape<Kind extends MethodKind, Request extends z.ZodType, Response extends z.ZodType> {
+export interface MethodShape<
+  Kind extends MethodKind = MethodKind,
+  Request extends z.ZodType = z.ZodType,
+  Response extends z.ZodType = z.ZodType,
+> {
   readonly kind: Kind;
   readonly request: Request;
   readonly response: Response;
