@@ -10,4 +10,4 @@ export { type IdentityPattern, parsePattern } from './identity/matcher.js';
 export { peerIdentityOf } from './identity/peer-identity.js';
 export { defaultIdentityTemplate, type IdentityTemplate, parseIdentityTemplate } from './identity/template.js';
 export { durationMs, type LimitRange, limit, type ParsedOptions, parseOptions } from './policy/options.js';
-export { type DetailedStatus, decodeStatus, encodeStatus } from './transport/status-details.js';
+export { decodeStatusDetails, encodeStatusDetails } from './transport/status-details.js';

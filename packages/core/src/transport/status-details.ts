@@ -7,35 +7,35 @@ export interface StatusDetail {
   readonly value: Uint8Array;
 }
 
-/** `google.rpc.Status`, as it travels in the trailer `grpc-status-details-bin`. */
-export interface DetailedStatus {
-  readonly code: number;
-  readonly message: string;
-  readonly details: readonly StatusDetail[];
-}
-
 /** A trailer that grows beyond this may be refused by the peer together with the status. */
 const MAX_BYTES = 8 * 1024;
 const MAX_DETAILS = 64;
 
-/** Details that would not fit into 8 KiB (or beyond the 64th) are left out; code and message travel in trailers of their own as well. */
-export function encodeStatus({ code, message, details }: DetailedStatus): Uint8Array {
+/**
+ * The `google.rpc.Status` that travels in the trailer `grpc-status-details-bin`. What would not fit into 8 KiB, and
+ * details beyond the 64th, are left out: code and message have trailers of their own as well.
+ */
+export function encodeStatusDetails(code: number, message: string, details: readonly StatusDetail[]): Uint8Array {
   const writer = Writer.create().uint32(tag(1, VARINT)).int32(code);
   if (Buffer.byteLength(message) <= MAX_BYTES / 2) writer.uint32(tag(2, BYTES)).string(message);
   for (const { typeUrl, value } of details.slice(0, MAX_DETAILS)) {
     const any = Writer.create().uint32(tag(1, BYTES)).string(typeUrl).uint32(tag(2, BYTES)).bytes(value).finish();
-    if (writer.len + any.length + 4 <= MAX_BYTES) writer.uint32(tag(3, BYTES)).bytes(any);
+    const header = 4; // tag and length
+    if (writer.len + header + any.length <= MAX_BYTES) writer.uint32(tag(3, BYTES)).bytes(any);
   }
   return writer.finish();
 }
 
-/** Undefined for bytes that are no `google.rpc.Status` or exceed 8 KiB: details are an extra, the status stands without them. */
-export function decodeStatus(bytes: Uint8Array): DetailedStatus | undefined {
-  if (bytes.length > MAX_BYTES) return undefined;
+/**
+ * The details in a `google.rpc.Status`, at most 64. Empty for bytes that are none or exceed 8 KiB: details are an extra,
+ * the status stands without them.
+ */
+export function decodeStatusDetails(bytes: Uint8Array): StatusDetail[] {
+  if (bytes.length > MAX_BYTES) return [];
   try {
-    return readStatus(Reader.create(bytes));
+    return readDetails(Reader.create(bytes));
   } catch {
-    return undefined;
+    return [];
   }
 }
 
@@ -81,20 +81,14 @@ function tag(field: number, wireType: number): number {
   return (field << 3) | wireType;
 }
 
-function readStatus(reader: Reader): DetailedStatus {
-  let code = 0;
-  let message = '';
+function readDetails(reader: Reader): StatusDetail[] {
   const details: StatusDetail[] = [];
-  while (reader.pos < reader.len) {
+  while (reader.pos < reader.len && details.length < MAX_DETAILS) {
     const key = reader.uint32();
-    if (key === tag(1, VARINT)) code = reader.int32();
-    else if (key === tag(2, BYTES)) message = reader.string();
-    else if (key === tag(3, BYTES)) {
-      const any = reader.bytes();
-      if (details.length < MAX_DETAILS) details.push(readAny(Reader.create(any)));
-    } else reader.skipType(key & 7);
+    if (key === tag(3, BYTES)) details.push(readAny(Reader.create(reader.bytes())));
+    else reader.skipType(key & 7);
   }
-  return { code, message, details };
+  return details;
 }
 
 function readAny(reader: Reader): StatusDetail {
