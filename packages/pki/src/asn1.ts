@@ -4,12 +4,12 @@ import asn1, { type Asn1 } from 'node-forge/lib/asn1.js';
 export type { Asn1 };
 
 /** Deep enough for every certificate and request, and no deeper: a hostile request must not exhaust the stack. */
-const maxDepth = 32;
+const MAX_DEPTH = 32;
 
-const universal = 0x00;
-const contextSpecific = 0x80;
+const UNIVERSAL = 0x00;
+const CONTEXT_SPECIFIC = 0x80;
 
-const tag = {
+const TAG = {
   boolean: 1,
   integer: 2,
   bitString: 3,
@@ -30,25 +30,25 @@ export function encode(node: Asn1): Buffer {
 
 /** Reads one DER value. Throws on anything else: trailing bytes, and encodings that DER does not allow. */
 export function decode(der: Uint8Array): Asn1 {
-  const node = asn1.fromDer(text(der), { strict: true, decodeBitStrings: false, maxDepth });
+  const node = asn1.fromDer(text(der), { strict: true, decodeBitStrings: false, maxDepth: MAX_DEPTH });
   if (!encode(node).equals(der)) throw new Error('not in DER');
   return node;
 }
 
 export function sequence(...children: Asn1[]): Asn1 {
-  return asn1.create(universal, tag.sequence, true, children);
+  return asn1.create(UNIVERSAL, TAG.sequence, true, children);
 }
 
 export function set(...children: Asn1[]): Asn1 {
-  return asn1.create(universal, tag.set, true, children);
+  return asn1.create(UNIVERSAL, TAG.set, true, children);
 }
 
 export function oid(dotted: string): Asn1 {
-  return primitive(tag.oid, asn1.oidToDer(dotted).getBytes());
+  return primitive(TAG.oid, asn1.oidToDer(dotted).getBytes());
 }
 
 export function boolean(value: boolean): Asn1 {
-  return primitive(tag.boolean, value ? '\xff' : '\0');
+  return primitive(TAG.boolean, value ? '\xff' : '\0');
 }
 
 /** A non-negative integer, as a number or as big-endian bytes. */
@@ -56,78 +56,101 @@ export function integer(value: bigint | Uint8Array): Asn1 {
   const hex = typeof value === 'bigint' ? value.toString(16) : Buffer.from(value).toString('hex');
   const bytes = Buffer.from(hex.length % 2 === 0 ? hex : `0${hex}`, 'hex');
   const first = bytes[0] ?? 0;
-  return primitive(tag.integer, text(first >= 0x80 ? Buffer.concat([Buffer.of(0), bytes]) : bytes));
+  return primitive(TAG.integer, text(first >= 0x80 ? Buffer.concat([Buffer.of(0), bytes]) : bytes));
 }
 
 export function enumerated(value: number): Asn1 {
-  return primitive(tag.enumerated, String.fromCharCode(value));
+  return primitive(TAG.enumerated, String.fromCharCode(value));
 }
 
 export function octetString(bytes: Uint8Array): Asn1 {
-  return primitive(tag.octetString, text(bytes));
+  return primitive(TAG.octetString, text(bytes));
 }
 
 export function bitString(bytes: Uint8Array, unusedBits = 0): Asn1 {
-  return primitive(tag.bitString, String.fromCharCode(unusedBits) + text(bytes));
+  return primitive(TAG.bitString, String.fromCharCode(unusedBits) + text(bytes));
 }
 
 export function utf8String(value: string): Asn1 {
-  return primitive(tag.utf8String, text(Buffer.from(value, 'utf8')));
+  return primitive(TAG.utf8String, text(Buffer.from(value, 'utf8')));
 }
 
 export function printableString(value: string): Asn1 {
-  return primitive(tag.printableString, value);
+  return primitive(TAG.printableString, value);
 }
 
 /** UTCTime until 2049, GeneralizedTime from 2050 on (RFC 5280 section 4.1.2.5). Whole seconds. */
 export function time(ms: number): Asn1 {
   const date = new Date(ms);
   return date.getUTCFullYear() < 2050
-    ? primitive(tag.utcTime, asn1.dateToUtcTime(date))
-    : primitive(tag.generalizedTime, asn1.dateToGeneralizedTime(date));
+    ? primitive(TAG.utcTime, asn1.dateToUtcTime(date))
+    : primitive(TAG.generalizedTime, asn1.dateToGeneralizedTime(date));
 }
 
 /** `[n] EXPLICIT` and constructed `[n] IMPLICIT`. */
 export function tagged(number: number, ...children: Asn1[]): Asn1 {
-  return asn1.create(contextSpecific, number, true, children);
+  return asn1.create(CONTEXT_SPECIFIC, number, true, children);
 }
 
 /** Primitive `[n] IMPLICIT`. */
 export function taggedBytes(number: number, bytes: Uint8Array): Asn1 {
-  return asn1.create(contextSpecific, number, false, text(bytes));
+  return asn1.create(CONTEXT_SPECIFIC, number, false, text(bytes));
 }
 
-export function childrenOf(node: Asn1 | undefined): Asn1[] {
-  if (node === undefined || typeof node.value === 'string') throw new Error('a constructed value was expected');
-  return node.value;
+/** The members of a SEQUENCE. This and the other readers throw if the value is of another type. */
+export function membersOf(node: Asn1 | undefined): Asn1[] {
+  return constructedOf(node, UNIVERSAL, TAG.sequence);
 }
 
-export function bytesOf(node: Asn1 | undefined): Buffer {
-  if (node === undefined || typeof node.value !== 'string') throw new Error('a primitive value was expected');
-  return Buffer.from(node.value, 'latin1');
+/** What stands in a constructed `[n]`. */
+export function taggedOf(node: Asn1 | undefined, number: number): Asn1[] {
+  return constructedOf(node, CONTEXT_SPECIFIC, number);
 }
 
 export function oidOf(node: Asn1 | undefined): string {
-  return asn1.derToOid(text(bytesOf(node)));
+  return asn1.derToOid(text(primitiveOf(node, TAG.oid)));
+}
+
+/** The big-endian bytes of an INTEGER. */
+export function integerOf(node: Asn1 | undefined): Buffer {
+  return primitiveOf(node, TAG.integer);
+}
+
+export function octetsOf(node: Asn1 | undefined): Buffer {
+  return primitiveOf(node, TAG.octetString);
 }
 
 /** The content of a BIT STRING made of whole bytes. */
 export function bitsOf(node: Asn1 | undefined): Buffer {
-  const [unusedBits, ...bytes] = bytesOf(node);
+  const [unusedBits, ...bytes] = primitiveOf(node, TAG.bitString);
   if (unusedBits !== 0) throw new Error('a bit string of whole bytes was expected');
   return Buffer.from(bytes);
 }
 
-export function isTagged(node: Asn1 | undefined, number: number): node is Asn1 {
-  return node !== undefined && node.tagClass === contextSpecific && node.type === number;
+/** The bytes of a primitive `[n]`; undefined if the value is anything else. */
+export function taggedBytesOf(node: Asn1, number: number): Buffer | undefined {
+  if (node.tagClass !== CONTEXT_SPECIFIC || node.type !== number || typeof node.value !== 'string') return undefined;
+  return Buffer.from(node.value, 'latin1');
 }
 
 export function isBoolean(node: Asn1 | undefined): boolean {
-  return node !== undefined && node.tagClass === universal && node.type === tag.boolean;
+  return node?.tagClass === UNIVERSAL && node.type === TAG.boolean;
+}
+
+function constructedOf(node: Asn1 | undefined, tagClass: number, type: number): Asn1[] {
+  if (node?.tagClass === tagClass && node.type === type && typeof node.value !== 'string') return node.value;
+  throw new Error(`a constructed value of tag ${type} was expected`);
+}
+
+function primitiveOf(node: Asn1 | undefined, type: number): Buffer {
+  if (node?.tagClass === UNIVERSAL && node.type === type && typeof node.value === 'string') {
+    return Buffer.from(node.value, 'latin1');
+  }
+  throw new Error(`a primitive value of tag ${type} was expected`);
 }
 
 function primitive(type: number, value: string): Asn1 {
-  return asn1.create(universal, type, false, value);
+  return asn1.create(UNIVERSAL, type, false, value);
 }
 
 /** Forge works on strings with one character for each byte. */

@@ -1,4 +1,4 @@
-import { createPrivateKey, type KeyObject } from 'node:crypto';
+import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 import { type Asn1, decode, integer, sequence, tagged, time } from './asn1.js';
 import { readCertificate } from './certificate-fields.js';
 import {
@@ -15,7 +15,7 @@ import {
   subjectAltName,
   subjectKeyIdentifier,
 } from './extensions.js';
-import { keyIdentifier, publicKeyInfo, publicKeyOf, signatureAlgorithm, signed } from './keys.js';
+import { keyIdentifier, publicKeyInfo, signatureAlgorithm, signed } from './keys.js';
 import { type DistinguishedName, distinguishedName, type GeneralName } from './names.js';
 import { toPem } from './pem.js';
 import { newSerial, serialBytes } from './serial.js';
@@ -70,14 +70,14 @@ export interface BuiltCertificate {
   readonly notAfter: number;
 }
 
-export const backdateMs = 60_000;
+export const BACKDATE_MS = 60_000;
 
 /**
  * Makes and signs an X.509 v3 certificate (RFC 5280 section 4) exactly as told. For tests and unusual profiles: it checks
  * nothing, so it can make certificates that no peer should accept. `Authority.issue` makes the others.
  */
 export function buildCertificate(options: CertificateOptions): BuiltCertificate {
-  const { subject = {}, issuer, serial = newSerial(), notBefore = Date.now() - backdateMs } = options;
+  const { subject = {}, issuer, serial = newSerial(), notBefore = Date.now() - BACKDATE_MS } = options;
   const key = typeof issuer.key === 'string' ? createPrivateKey(issuer.key) : issuer.key;
   const notAfter = Math.floor(Number(options.notAfter) / 1000) * 1000;
   const content = sequence(
@@ -125,5 +125,5 @@ function extensionsOf(options: CertificateOptions, issuerKey: KeyObject): Asn1[]
 /** That of the issuer's certificate, because an authority that others made may identify its key in another way. */
 function issuerKeyIdentifier({ certificate }: CertificateIssuer, key: KeyObject): Buffer {
   const written = certificate === undefined ? undefined : readCertificate(certificate).subjectKeyIdentifier;
-  return written ?? keyIdentifier(publicKeyOf(key));
+  return written ?? keyIdentifier(createPublicKey(key));
 }

@@ -1,15 +1,15 @@
-import type { KeyObject } from 'node:crypto';
+import { createPublicKey, type KeyObject } from 'node:crypto';
 import { type Asn1, decode, enumerated, integer, sequence, tagged, time } from './asn1.js';
-import { backdateMs, type Instant } from './certificate.js';
+import { BACKDATE_MS, type Instant } from './certificate.js';
 import { readCertificate } from './certificate-fields.js';
 import { authorityKeyIdentifier, extension } from './extensions.js';
-import { keyIdentifier, publicKeyOf, signatureAlgorithm, signed } from './keys.js';
+import { keyIdentifier, signatureAlgorithm, signed } from './keys.js';
 import { oids } from './oids.js';
 import { toPem } from './pem.js';
 import { serialBytes } from './serial.js';
 
 /** RFC 5280 section 5.3.1. `unspecified` is not among them: the reason is then left out. */
-const reasonCodes = {
+const REASON_CODES = {
   keyCompromise: 1,
   cACompromise: 2,
   affiliationChanged: 3,
@@ -18,7 +18,7 @@ const reasonCodes = {
   privilegeWithdrawn: 9,
 } as const;
 
-export type RevocationReason = keyof typeof reasonCodes;
+export type RevocationReason = keyof typeof REASON_CODES;
 
 export interface Revocation {
   /** Hexadecimal, as `IssuedIdentity.serial`. */
@@ -39,7 +39,7 @@ export interface CrlOptions {
   readonly nextUpdate?: Instant;
 }
 
-const dayMs = 86_400_000;
+const DAY_MS = 86_400_000;
 
 /** A certificate revocation list, version 2 (RFC 5280 section 5), in PEM. */
 export function buildCrl(
@@ -47,11 +47,11 @@ export function buildCrl(
   issuer: { readonly certificate: string; readonly key: KeyObject },
 ): string {
   const now = Date.now();
-  const { revoked, number = now, thisUpdate = now - backdateMs, nextUpdate = now + dayMs } = options;
-  const { subject, subjectKeyIdentifier = keyIdentifier(publicKeyOf(issuer.key)) } = readCertificate(
+  const { revoked, number = now, thisUpdate = now - BACKDATE_MS, nextUpdate = now + DAY_MS } = options;
+  const { subject, subjectKeyIdentifier = keyIdentifier(createPublicKey(issuer.key)) } = readCertificate(
     issuer.certificate,
   );
-  const entries = revoked.map((item) => entry(typeof item === 'string' ? { serial: item } : item, now));
+  const entries = revoked.map((item) => entry(now, typeof item === 'string' ? { serial: item } : item));
   const content = sequence(
     integer(1n),
     signatureAlgorithm(issuer.key),
@@ -68,8 +68,8 @@ export function buildCrl(
   return toPem('X509 CRL', signed(content, issuer.key));
 }
 
-function entry({ serial, reason, date = 0 }: Revocation, now: number): Asn1 {
+function entry(now: number, { serial, reason, date = now }: Revocation): Asn1 {
   const extensions =
-    reason === undefined ? [] : [sequence(extension(oids.crlReason, false, enumerated(reasonCodes[reason])))];
-  return sequence(integer(serialBytes(serial)), time(Number(date) || now), ...extensions);
+    reason === undefined ? [] : [sequence(extension(oids.crlReason, false, enumerated(REASON_CODES[reason])))];
+  return sequence(integer(serialBytes(serial)), time(Number(date)), ...extensions);
 }

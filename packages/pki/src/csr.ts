@@ -1,5 +1,5 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto';
-import { bitsOf, childrenOf, decode, encode, integer, oid, oidOf, sequence, set, tagged } from './asn1.js';
+import { bitsOf, decode, encode, integer, membersOf, oid, oidOf, sequence, set, tagged } from './asn1.js';
 import { PkiError } from './errors.js';
 import { subjectAltName } from './extensions.js';
 import { generateKeys, type KeyAlgorithm, privateKeyPem, publicKeyInfo, refuseWeakKey, signed } from './keys.js';
@@ -27,7 +27,7 @@ export interface CertificateRequest {
 }
 
 /** Far above every request with an acceptable key, far below what it would cost to parse anything. */
-const maxCsrCharacters = 16_384;
+const MAX_CSR_CHARACTERS = 16_384;
 
 /** A new key and a PKCS#10 request for it (RFC 2986). Throws a `PkiError` with code `id-malformed`. */
 export function createCsr({ id, algorithm }: CsrOptions): PendingIdentity {
@@ -47,8 +47,9 @@ export function parseCsr(csrPem: string): CertificateRequest {
   const { content, info, algorithm, signature } = fields(csrPem);
   const publicKey = readPublicKey(info);
   refuseWeakKey(publicKey);
-  if (!verifies(algorithm, content, publicKey, signature))
+  if (!verifies(algorithm, content, publicKey, signature)) {
     throw new PkiError('csr-signature', 'the request is not signed with SHA-2 by the key it carries');
+  }
   return { publicKey };
 }
 
@@ -60,16 +61,17 @@ interface CsrFields {
 }
 
 function fields(csrPem: string): CsrFields {
-  if (typeof csrPem !== 'string' || csrPem.length > maxCsrCharacters)
-    throw new PkiError('csr-malformed', `a request is PEM of at most ${maxCsrCharacters} characters`);
+  if (typeof csrPem !== 'string' || csrPem.length > MAX_CSR_CHARACTERS) {
+    throw new PkiError('csr-malformed', `a request is PEM of at most ${MAX_CSR_CHARACTERS} characters`);
+  }
   try {
-    const [content, algorithm, signature, ...rest] = childrenOf(decode(fromPem('CERTIFICATE REQUEST', csrPem)));
-    const [, , info] = childrenOf(content);
+    const [content, algorithm, signature, ...rest] = membersOf(decode(fromPem('CERTIFICATE REQUEST', csrPem)));
+    const [, , info] = membersOf(content);
     if (content === undefined || info === undefined || rest.length > 0) throw new Error('not a request');
     return {
       content: encode(content),
       info: encode(info),
-      algorithm: oidOf(childrenOf(algorithm)[0]),
+      algorithm: oidOf(membersOf(algorithm)[0]),
       signature: bitsOf(signature),
     };
   } catch (cause) {
@@ -86,7 +88,7 @@ function readPublicKey(info: Buffer): KeyObject {
 }
 
 /** SHA-2 only: a request signed with less proves little. */
-const digests = new Map<string, { readonly kind: string; readonly digest: string | null }>([
+const SIGNATURE_SCHEMES = new Map<string, { readonly kind: string; readonly digest: string | null }>([
   [oids.ecdsaWithSha256, { kind: 'ec', digest: 'sha256' }],
   [oids.ecdsaWithSha384, { kind: 'ec', digest: 'sha384' }],
   [oids.ecdsaWithSha512, { kind: 'ec', digest: 'sha512' }],
@@ -97,7 +99,7 @@ const digests = new Map<string, { readonly kind: string; readonly digest: string
 ]);
 
 function verifies(algorithm: string, content: Buffer, key: KeyObject, signature: Buffer): boolean {
-  const scheme = digests.get(algorithm);
+  const scheme = SIGNATURE_SCHEMES.get(algorithm);
   if (scheme === undefined || scheme.kind !== key.asymmetricKeyType) return false;
   return verify(scheme.digest, content, key, signature);
 }

@@ -2,13 +2,13 @@ import {
   type Asn1,
   bitString,
   boolean,
-  bytesOf,
-  childrenOf,
   decode,
   encode,
   integer,
   isBoolean,
+  membersOf,
   octetString,
+  octetsOf,
   oid,
   oidOf,
   sequence,
@@ -19,7 +19,7 @@ import { type GeneralName, generalName } from './names.js';
 import { oids } from './oids.js';
 
 /** The order is that of the bits (RFC 5280 section 4.2.1.3). */
-const keyUsages = [
+const KEY_USAGES = [
   'digitalSignature',
   'nonRepudiation',
   'keyEncipherment',
@@ -29,7 +29,7 @@ const keyUsages = [
   'cRLSign',
 ] as const;
 
-export type KeyUsage = (typeof keyUsages)[number];
+export type KeyUsage = (typeof KEY_USAGES)[number];
 export type ExtendedKeyUsage = 'serverAuth' | 'clientAuth';
 
 export interface BasicConstraints {
@@ -57,7 +57,7 @@ export function basicConstraints({ ca, pathLength }: BasicConstraints): Asn1 {
 }
 
 export function keyUsage(usages: readonly KeyUsage[], critical: boolean): Asn1 {
-  const positions = usages.map((usage) => keyUsages.indexOf(usage));
+  const positions = usages.map((usage) => KEY_USAGES.indexOf(usage));
   const byte = positions.reduce((bits, position) => bits | (0x80 >> position), 0);
   // A named bit list ends at its last one bit (X.690 section 11.2.2).
   return extension(oids.keyUsage, critical, bitString(Buffer.of(byte), 7 - Math.max(...positions, 0)));
@@ -88,8 +88,8 @@ export function authorityKeyIdentifier(identifier: Uint8Array): Asn1 {
 /** The decoded value of an extension in a list of them, if it is there. */
 export function findExtension(extensions: readonly Asn1[], type: string): Asn1 | undefined {
   for (const candidate of extensions) {
-    const [id, flag, ...rest] = childrenOf(candidate);
-    if (oidOf(id) === type) return decode(bytesOf(isBoolean(flag) ? rest[0] : flag));
+    const [id, flag, ...rest] = membersOf(candidate);
+    if (oidOf(id) === type) return decode(octetsOf(isBoolean(flag) ? rest[0] : flag));
   }
   return undefined;
 }

@@ -3,21 +3,21 @@ import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { PkiError } from './errors.js';
 
-const privateMode = 0o600;
-const publicMode = 0o644;
-const folderMode = 0o700;
+const PRIVATE_MODE = 0o600;
+const PUBLIC_MODE = 0o644;
+const FOLDER_MODE = 0o700;
 
 /** Makes the folder, and those above it, for its owner alone. One that exists is left as it is. */
 export async function ensureFolder(directory: string): Promise<void> {
-  await mkdir(directory, { recursive: true, mode: folderMode });
+  await mkdir(directory, { recursive: true, mode: FOLDER_MODE });
 }
 
 export async function writePrivate(path: string, content: string): Promise<void> {
-  await writeWhole(path, content, privateMode);
+  await writeWhole(path, content, PRIVATE_MODE);
 }
 
 export async function writePublic(path: string, content: string): Promise<void> {
-  await writeWhole(path, content, publicMode);
+  await writeWhole(path, content, PUBLIC_MODE);
 }
 
 /** Throws a `PkiError` with code `file-exposed` if anybody but its owner, who must be us, may read or write it. */
@@ -32,8 +32,9 @@ export async function readPublic(path: string): Promise<string> {
 
 /** A name that stays in its folder and is not taken: `web` for `web.pem` and `web.key`. */
 export function fileName(name: string): string {
-  if (!/^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$/.test(name) || name === 'bundle')
+  if (!/^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$/.test(name) || name === 'bundle') {
     throw new PkiError('file-name', `${JSON.stringify(name)} cannot name a file here; use letters, digits, . _ -`);
+  }
   return name;
 }
 
@@ -41,7 +42,7 @@ export function fileName(name: string): string {
 async function writeWhole(path: string, content: string, mode: number): Promise<void> {
   const temporary = join(dirname(path), `.${randomBytes(8).toString('hex')}.tmp`);
   try {
-    const file = await open(temporary, 'wx', privateMode);
+    const file = await open(temporary, 'wx', PRIVATE_MODE);
     try {
       await file.chmod(mode);
       await file.writeFile(content);

@@ -1,11 +1,9 @@
-export {
-  type Authority,
-  type AuthorityFileOptions,
-  type AuthorityOptions,
-  createAuthority,
-  type IntermediateOptions,
-  type IssueOptions,
-  openAuthority,
+export type {
+  Authority,
+  AuthorityFileOptions,
+  AuthorityOptions,
+  IntermediateOptions,
+  IssueOptions,
 } from './authority.js';
 export type { Instant } from './certificate.js';
 export type { CrlOptions, Revocation, RevocationReason } from './crl.js';
@@ -13,3 +11,4 @@ export { type CertificateRequest, type CsrOptions, createCsr, type PendingIdenti
 export { PkiError, type PkiErrorCode } from './errors.js';
 export type { IdentityFiles, IssuedCertificate, IssuedIdentity } from './identity.js';
 export type { KeyAlgorithm } from './keys.js';
+export { createAuthority, openAuthority } from './signing-authority.js';

@@ -1,5 +1,5 @@
-import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
-import { type Asn1, bitString, bitsOf, childrenOf, decode, encode, oid, sequence } from './asn1.js';
+import { createHash, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import { type Asn1, bitString, bitsOf, decode, encode, membersOf, oid, sequence } from './asn1.js';
 import { PkiError } from './errors.js';
 import { oids } from './oids.js';
 
@@ -33,7 +33,7 @@ export function publicKeyInfo(publicKey: KeyObject): Asn1 {
 
 /** 160 bits of SHA-256 over the key bits (RFC 7093 section 2, method 1): RFC 5280's own proposal is SHA-1. */
 export function keyIdentifier(publicKey: KeyObject): Buffer {
-  const [, bits] = childrenOf(publicKeyInfo(publicKey));
+  const [, bits] = membersOf(publicKeyInfo(publicKey));
   return createHash('sha256').update(bitsOf(bits)).digest().subarray(0, 20);
 }
 
@@ -48,11 +48,6 @@ export function signed(content: Asn1, key: KeyObject): Buffer {
   return encode(sequence(content, signatureAlgorithm(key), bitString(signature)));
 }
 
-/** The public half of a private key. */
-export function publicKeyOf(privateKey: KeyObject): KeyObject {
-  return createPublicKey(privateKey);
-}
-
 /** Refuses keys that an attacker may break, and kinds that not every TLS peer of ours can use. */
 export function refuseWeakKey(publicKey: KeyObject): void {
   const kind = publicKey.asymmetricKeyType;
@@ -60,7 +55,12 @@ export function refuseWeakKey(publicKey: KeyObject): void {
   if (kind === 'ed25519') return;
   if (kind === 'ec' && (namedCurve === 'prime256v1' || namedCurve === 'secp384r1')) return;
   if (kind === 'rsa' && modulusLength >= 2048 && modulusLength <= 8192 && publicExponent >= 65_537n) return;
-  const found = kind === 'ec' ? `on curve ${namedCurve}` : kind === 'rsa' ? `RSA of ${modulusLength} bits` : kind;
+  const found =
+    kind === 'ec'
+      ? `on ${namedCurve ?? 'a curve without a name'}`
+      : kind === 'rsa'
+        ? `RSA of ${modulusLength} bits`
+        : kind;
   throw new PkiError('key-weak', `the key is ${found}; use P-256, P-384, Ed25519 or RSA of 2048 to 8192 bits`);
 }
 

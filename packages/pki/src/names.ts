@@ -39,14 +39,16 @@ export function generalName(name: GeneralName): Asn1 {
 /** A DNS name that a certificate of ours may carry: letters, digits and hyphens; no wildcard, no trailing dot. */
 export function parseDnsName(text: string): GeneralName {
   const label = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
-  if (text.length > 253 || !text.split('.').every((part) => label.test(part)))
+  if (text.length > 253 || !text.split('.').every((part) => label.test(part))) {
     throw new PkiError('name-malformed', `${JSON.stringify(text)} is not a lower-case DNS name`);
+  }
   return { dns: text };
 }
 
 export function parseIpAddress(text: string): GeneralName {
-  if (isIP(text) === 0 || text.includes('%'))
+  if (isIP(text) === 0 || text.includes('%')) {
     throw new PkiError('name-malformed', `${JSON.stringify(text)} is not an IP address`);
+  }
   return { ip: text };
 }
 

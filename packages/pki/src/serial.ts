@@ -13,7 +13,8 @@ export function newSerial(): string {
 
 /** At most 20 bytes (RFC 5280 section 4.1.2.2). */
 export function serialBytes(serial: string): Buffer {
-  if (!/^[0-9A-Fa-f]{1,40}$/.test(serial))
+  if (!/^[0-9A-Fa-f]{1,40}$/.test(serial)) {
     throw new PkiError('serial-malformed', `${JSON.stringify(serial)} is not a serial number in hexadecimal`);
+  }
   return Buffer.from(serial.length % 2 === 0 ? serial : `0${serial}`, 'hex');
 }
