@@ -3,13 +3,22 @@
  * signatures) and unpacked below .cache/: nothing is installed, and no mirror is named here but those the machine uses.
  */
 import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { lockFolder } from './lock.mjs';
 import { capture, root } from './process.mjs';
 
-/** `libraries`: which of the package's dependencies come along; the rest (libc) every system has. */
+/**
+ * `libraries`: which of the package's dependencies come along; the rest (libc) every system has. `env`: variables that hold
+ * paths inside the package.
+ */
 const programs = {
-  openssl: { probe: ['version'], package: 'openssl', libraries: /^libssl/, path: 'usr/bin/openssl' },
+  openssl: {
+    probe: ['version'],
+    package: 'openssl',
+    libraries: /^libssl/,
+    path: 'usr/bin/openssl',
+    env: { OPENSSL_CONF: 'etc/ssl/openssl.cnf' },
+  },
 };
 
 const folder = join(root, '.cache', 'servers');
@@ -38,7 +47,8 @@ async function fetchProgram(name, program, bin) {
     rmSync(home, { recursive: true, force: true });
     for (const part of ['lists/partial', 'cache/archives/partial', 'packages'])
       mkdirSync(join(home, part), { recursive: true });
-    if (await download(home, program)) writeWrapper(join(bin, name), join(home, 'root'), program.path);
+    if (await download(home, program)) writeWrapper(join(bin, name), join(home, 'root'), program);
+    for (const part of ['lists', 'cache', 'packages']) rmSync(join(home, part), { recursive: true, force: true });
   } finally {
     unlock();
   }
@@ -66,12 +76,15 @@ async function download(home, program) {
 }
 
 /** The libraries are for this program alone: Node may be linked to others. */
-function writeWrapper(path, programRoot, program) {
-  mkdirSync(join(path, '..'), { recursive: true });
+function writeWrapper(wrapper, programRoot, { path, env }) {
+  mkdirSync(dirname(wrapper), { recursive: true });
   const libraries = readdirSync(programRoot, { recursive: true, encoding: 'utf8' })
     .filter((file) => /\.so\.\d+$/.test(file))
-    .map((file) => join(programRoot, file, '..'));
-  const search = [...new Set(libraries)].join(':');
-  writeFileSync(path, `#!/bin/sh\nLD_LIBRARY_PATH='${search}' exec '${join(programRoot, program)}' "$@"\n`);
-  chmodSync(path, 0o755);
+    .map((file) => join(programRoot, dirname(file)));
+  const variables = [
+    `LD_LIBRARY_PATH='${[...new Set(libraries)].join(':')}'`,
+    ...Object.entries(env).map(([name, file]) => `${name}='${join(programRoot, file)}'`),
+  ];
+  writeFileSync(wrapper, `#!/bin/sh\n${variables.join(' ')} exec '${join(programRoot, path)}' "$@"\n`);
+  chmodSync(wrapper, 0o755);
 }
