@@ -23,7 +23,7 @@ const programs = {
 
 const folder = join(root, '.cache', 'servers');
 
-/** Finds or fetches all. Resolves with the environment for the tests (PATH, SALLYPORT_MISSING) and the names that could not be had. */
+/** Finds or fetches all. Resolves with the environment for the tests (PATH) and the names that could not be had. */
 export async function provideServers() {
   const bin = join(folder, 'bin');
   const env = { ...process.env, PATH: `${process.env.PATH}${delimiter}${bin}` };
@@ -33,7 +33,7 @@ export async function provideServers() {
     await fetchProgram(name, program, bin);
     if (!(await works(name, program, env))) missing.push(name);
   }
-  return { env: { ...env, SALLYPORT_MISSING: missing.join(',') }, missing };
+  return { env, missing };
 }
 
 async function works(name, { probe }, env) {
