@@ -17,6 +17,22 @@ export type { ContractSource, GrpcMethodDefinition, GrpcServiceDefinition } from
 export { exactly, type IdentityMatcher, matching, memberOf, oneOf } from './identity/matcher.js';
 export type { PeerIdentity } from './identity/peer-identity.js';
 export { parseSpiffeId, parseTrustDomain, SpiffeId } from './identity/spiffe-id.js';
+export type { LocalRegistryOptions } from './registry/local.js';
+export type { MemoryRegistryOptions } from './registry/memory.js';
+export { registry } from './registry/registries.js';
+export type {
+  Endpoint,
+  InstanceRecord,
+  InstanceState,
+  Registry,
+  RegistryContext,
+  RegistryEvent,
+  RegistrySession,
+  RegistryState,
+} from './registry/registry.js';
+export type { Filter, VersionFilterOptions, ZoneFilterOptions } from './selector/filters.js';
+export type { Candidate, RandomSource, Selector } from './selector/selector.js';
+export { selector } from './selector/selectors.js';
 export {
   badRequest,
   type ErrorInfo,

@@ -23,7 +23,7 @@ export interface InstanceRecord {
   /** SPIFFE ID that the instance says it has. Informative: the client expects the id of the service, not this. */
   readonly identity: string;
   readonly metadata: Readonly<Record<string, string>>;
-  /** Share of the calls relative to the others, 0 to 1000, default 100; 0 takes none. */
+  /** Share of the calls relative to the others, a whole number from 0 to 1000, default 100; 0 takes none. */
   readonly weight: number;
   /** Failure domain, e.g. an availability zone; empty when not used. */
   readonly zone: string;
@@ -40,6 +40,7 @@ export type RegistryEvent =
   | { readonly type: 'snapshot'; readonly instances: readonly InstanceRecord[] }
   | { readonly type: 'added' | 'changed'; readonly instance: InstanceRecord }
   | { readonly type: 'removed'; readonly id: string }
+  /** Contact was lost or found again. A watch is fresh until it says otherwise. */
   | { readonly type: 'state'; readonly state: RegistryState; readonly detail: string };
 
 /** One participant's connection to the registry. */
@@ -53,11 +54,11 @@ export interface RegistrySession {
   update(record: InstanceRecord): Promise<void>;
   /** Withdraws the own record; harmless when it is gone already. */
   deregister(id: string): Promise<void>;
-  /** The current instances of a service, in any state, ordered by id. */
+  /** The current instances of a service, in any state, ordered by id. Rejects with INVALID_ARGUMENT for no valid name. */
   list(service: string, options?: { signal?: AbortSignal }): Promise<readonly InstanceRecord[]>;
   /**
    * A snapshot, then every change. Ends when the signal aborts or the session closes; never loses a change: a slow
-   * reader gets a new snapshot instead of an unbounded queue.
+   * reader gets a new snapshot instead of an unbounded queue. Throws INVALID_ARGUMENT when the name is not valid.
    */
   watch(service: string, options?: { signal?: AbortSignal }): AsyncIterable<RegistryEvent>;
   /** Contact with the registry itself. */
@@ -79,6 +80,8 @@ export interface RegistryContext {
 export interface Registry {
   /** `memory`, `local`, `consul`, `etcd` … */
   readonly kind: string;
+  /** `machine`: all participants are on this machine, so loopback addresses are to be expected. */
+  readonly reach: 'machine' | 'network';
   check(): Promise<readonly Violation[]>;
   open(context: RegistryContext): Promise<RegistrySession>;
 }
