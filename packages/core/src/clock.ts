@@ -6,6 +6,9 @@ export interface Clock {
   after(ms: number, callback: () => void): Timer;
 }
 
+/** The longest timer Node can set, 24.8 days; a longer one would fire at once. */
+export const MAX_TIMER_MS = 2 ** 31 - 1;
+
 export interface Timer {
   cancel(): void;
 }

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { MAX_TIMER_MS } from '../clock.js';
 import { catalogue, type ViolationId } from './catalogue.js';
 import { findInsecureSwitches } from './insecure-switches.js';
 import { isPlainObject, joinPath, type Path } from './option-path.js';
@@ -49,9 +50,6 @@ export function limit({ min = 1, max = Number.MAX_SAFE_INTEGER }: LimitRange = {
     else if (value < min) refuse('option-invalid', `at least ${min} is needed`);
   });
 }
-
-/** The longest timer Node can set; a longer one would fire at once. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** A duration in milliseconds, bounded by what a timer can wait (24.8 days). */
 export function durationMs(range: LimitRange = {}): z.ZodType<number, number> {
