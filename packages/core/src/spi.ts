@@ -63,35 +63,17 @@ export { isVersionRange, readyOnly } from './selector/filters.js';
 export {
   type ClientTlsOptions,
   clientTlsOptions,
-  clientTlsOptions,
   keyExchangeGroups,
   type ServerTlsOptions,
-  serverTlsOptions,
   serverTlsOptions,
 } from './tls/context.js';
 export { type HttpsAgentOptions, httpsAgent } from './tls/https-agent.js';
 export { type MaterialContext, type ParsedMaterial, type PemMaterial, parseMaterial } from './tls/material.js';
 export { MaterialHolder } from './tls/material-holder.js';
-export { handshakeRefusal, handshakeRefusal, type Refusal } from './tls/refusal.js';
-export { isRevoked, isRevoked, revocationKey, revocationKeyOf, revocationKeyOf } from './tls/revocation.js';
-export type {
-  TlsContext,
-  TlsContext,
-  TlsHandle,
-  TlsHandle,
-  TlsMaterial,
-  TlsMaterial,
-  TlsSource,
-} from './tls/source.js';
-export {
-  type PeerVerdict,
-  type PeerVerdict,
-  type PresentedPeer,
-  presentedPeer,
-  presentedPeer,
-  verifyPeer,
-  verifyPeer,
-} from './tls/verify-peer.js';
+export { handshakeRefusal, type Refusal } from './tls/refusal.js';
+export { isRevoked, revocationKey, revocationKeyOf } from './tls/revocation.js';
+export type { TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
+export { type PeerVerdict, type PresentedPeer, presentedPeer, verifyPeer } from './tls/verify-peer.js';
 export { Metadata, type MetadataInit, type MetadataValue } from './transport/metadata.js';
 export { decodeStatusDetails, encodeStatusDetails } from './transport/status-details.js';
 export type {
