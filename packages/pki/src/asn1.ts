@@ -1,10 +1,7 @@
 import asn1, { type Asn1 } from 'node-forge/lib/asn1.js';
 
-/** A value in the making, or one that was read. `encode` and `decode` convert from and to DER. */
+/** A value in the making; `encode` turns it into DER. What others wrote is read with the strict reader of the core. */
 export type { Asn1 };
-
-/** Deep enough for every certificate and request, and no deeper: a hostile request must not exhaust the stack. */
-const MAX_DEPTH = 32;
 
 const UNIVERSAL = 0x00;
 const CONTEXT_SPECIFIC = 0x80;
@@ -28,11 +25,9 @@ export function encode(node: Asn1): Buffer {
   return Buffer.from(asn1.toDer(node).getBytes(), 'latin1');
 }
 
-/** Reads one DER value. Throws on anything else: trailing bytes, and encodings that DER does not allow. */
-export function decode(der: Uint8Array): Asn1 {
-  const node = asn1.fromDer(text(der), { strict: true, decodeBitStrings: false, maxDepth: MAX_DEPTH });
-  if (!encode(node).equals(der)) throw new Error('not in DER');
-  return node;
+/** A value that is DER already, to stand in another. Only for bytes that we or OpenSSL made: requests are not read by forge. */
+export function encoded(der: Uint8Array): Asn1 {
+  return asn1.fromDer(text(der), { strict: true, decodeBitStrings: false });
 }
 
 export function sequence(...children: Asn1[]): Asn1 {
@@ -95,58 +90,6 @@ export function tagged(number: number, ...children: Asn1[]): Asn1 {
 /** Primitive `[n] IMPLICIT`. */
 export function taggedBytes(number: number, bytes: Uint8Array): Asn1 {
   return asn1.create(CONTEXT_SPECIFIC, number, false, text(bytes));
-}
-
-/** The members of a SEQUENCE. This and the other readers throw if the value is of another type. */
-export function membersOf(node: Asn1 | undefined): Asn1[] {
-  return constructedOf(node, UNIVERSAL, TAG.sequence);
-}
-
-/** What stands in a constructed `[n]`. */
-export function taggedOf(node: Asn1 | undefined, number: number): Asn1[] {
-  return constructedOf(node, CONTEXT_SPECIFIC, number);
-}
-
-export function oidOf(node: Asn1 | undefined): string {
-  return asn1.derToOid(text(primitiveOf(node, TAG.oid)));
-}
-
-/** The big-endian bytes of an INTEGER. */
-export function integerOf(node: Asn1 | undefined): Buffer {
-  return primitiveOf(node, TAG.integer);
-}
-
-export function octetsOf(node: Asn1 | undefined): Buffer {
-  return primitiveOf(node, TAG.octetString);
-}
-
-/** The content of a BIT STRING made of whole bytes. */
-export function bitsOf(node: Asn1 | undefined): Buffer {
-  const [unusedBits, ...bytes] = primitiveOf(node, TAG.bitString);
-  if (unusedBits !== 0) throw new Error('a bit string of whole bytes was expected');
-  return Buffer.from(bytes);
-}
-
-/** The bytes of a primitive `[n]`; undefined if the value is anything else. */
-export function taggedBytesOf(node: Asn1, number: number): Buffer | undefined {
-  if (node.tagClass !== CONTEXT_SPECIFIC || node.type !== number || typeof node.value !== 'string') return undefined;
-  return Buffer.from(node.value, 'latin1');
-}
-
-export function isBoolean(node: Asn1 | undefined): boolean {
-  return node?.tagClass === UNIVERSAL && node.type === TAG.boolean;
-}
-
-function constructedOf(node: Asn1 | undefined, tagClass: number, type: number): Asn1[] {
-  if (node?.tagClass === tagClass && node.type === type && typeof node.value !== 'string') return node.value;
-  throw new Error(`a constructed value of tag ${type} was expected`);
-}
-
-function primitiveOf(node: Asn1 | undefined, type: number): Buffer {
-  if (node?.tagClass === UNIVERSAL && node.type === type && typeof node.value === 'string') {
-    return Buffer.from(node.value, 'latin1');
-  }
-  throw new Error(`a primitive value of tag ${type} was expected`);
 }
 
 function primitive(type: number, value: string): Asn1 {

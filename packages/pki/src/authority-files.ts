@@ -1,7 +1,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
+import { checkSigner } from '@sallyport/core/spi';
 import type { AuthorityFileOptions } from './authority.js';
-import { readCertificate } from './certificate-fields.js';
 import { PkiError } from './errors.js';
 import { ensureFolder, fileName, readPrivate, readPublic, writePrivate, writePublic } from './files.js';
 import { privateKeyPem } from './keys.js';
@@ -9,6 +9,7 @@ import { splitCertificates } from './pem.js';
 
 /** All that makes an authority. */
 export interface AuthorityParts {
+  readonly trustDomain: string;
   readonly certificatePem: string;
   /** What leaves need beside themselves: this certificate and those above it, without the root. Empty for a root. */
   readonly chainPem: string;
@@ -39,8 +40,7 @@ export async function readAuthority(directory: string, options: AuthorityFileOpt
     const [certificatePem] = certificates;
     if (certificatePem === undefined || roots.length === 0) throw new Error('a certificate is missing');
     const key = createPrivateKey(keyPem);
-    refuseStranger(certificatePem, key);
-    return { certificatePem, chainPem, bundlePem, key };
+    return { trustDomain: trustDomainOf(certificatePem, key), certificatePem, chainPem, bundlePem, key };
   } catch (cause) {
     throw new PkiError('file-malformed', `${files.certificate} and ${files.key} are not an authority and its key`, {
       cause,
@@ -48,11 +48,14 @@ export async function readAuthority(directory: string, options: AuthorityFileOpt
   }
 }
 
-function refuseStranger(certificatePem: string, key: KeyObject): void {
+/** Throws unless the certificate is that of a SPIFFE authority and the key belongs to it. */
+function trustDomainOf(certificatePem: string, key: KeyObject): string {
   const certificate = new X509Certificate(certificatePem);
-  if (!certificate.ca) throw new Error('the certificate is not that of an authority');
+  const verdict = checkSigner(certificate.raw);
+  if (!verdict.ok) throw new Error(verdict.reason);
+  if (verdict.trustDomain === undefined) throw new Error('the certificate names no trust domain');
   if (!certificate.checkPrivateKey(key)) throw new Error('the key belongs to another certificate');
-  if (!readCertificate(certificatePem).uris[0]?.startsWith('spiffe://')) throw new Error('it names no trust domain');
+  return verdict.trustDomain;
 }
 
 function paths(directory: string, { name = 'authority' }: AuthorityFileOptions) {

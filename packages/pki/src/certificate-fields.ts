@@ -1,44 +1,56 @@
 import { X509Certificate } from 'node:crypto';
-import { type Asn1, decode, encode, integerOf, membersOf, octetsOf, taggedBytesOf, taggedOf } from './asn1.js';
-import { findExtension } from './extensions.js';
+import {
+  children,
+  contextTag,
+  type DerValue,
+  integerHexOf,
+  oidOf,
+  readOnly,
+  readProfile,
+  Tag,
+} from '@sallyport/core/spi';
 import { oids } from './oids.js';
-import { fromPem } from './pem.js';
 
-/** What an authority must know of its own certificate. It is read to issue under it, never to decide whether to trust it. */
+/** What is needed to issue under a certificate. It is never read to decide whether to trust it. */
 export interface CertificateFields {
   /** The name in DER, so that what is issued repeats it byte for byte. */
-  readonly subject: Buffer;
-  readonly subjectKeyIdentifier: Buffer | undefined;
+  readonly subject: Uint8Array;
+  readonly subjectKeyIdentifier: Uint8Array | undefined;
   /** End of the validity, ms since the epoch. */
   readonly notAfter: number;
-  /** URIs of the subject alternative name. */
-  readonly uris: readonly string[];
   /** How many authorities may follow; `undefined` is no limit. */
   readonly pathLength: number | undefined;
 }
 
-/** Throws if the text is not one certificate in PEM. */
+/** Of the first certificate of a PEM text. Throws if there is none. */
 export function readCertificate(pem: string): CertificateFields {
-  const [content] = membersOf(decode(fromPem('CERTIFICATE', pem)));
-  const fields = membersOf(content);
-  const subject = fields[5];
-  if (subject === undefined) throw new Error('a certificate was expected');
-  const extensions = membersOf(taggedOf(fields.at(-1), 3)[0]);
-
-  const identifier = findExtension(extensions, oids.subjectKeyIdentifier);
-  const altName = findExtension(extensions, oids.subjectAltName);
-  const constraints = findExtension(extensions, oids.basicConstraints);
-  const limit = constraints === undefined ? undefined : membersOf(constraints)[1];
+  const { raw, validTo } = new X509Certificate(pem);
+  const extensions = extensionsOf(raw);
+  const identifier = extensions.get(oids.subjectKeyIdentifier);
   return {
-    subject: encode(subject),
-    subjectKeyIdentifier: identifier === undefined ? undefined : octetsOf(identifier),
-    notAfter: Date.parse(new X509Certificate(pem).validTo),
-    uris: altName === undefined ? [] : membersOf(altName).flatMap(uriOf),
-    pathLength: limit === undefined ? undefined : Number(`0x${integerOf(limit).toString('hex')}`),
+    subject: readProfile(raw).subject,
+    subjectKeyIdentifier: identifier && readOnly(identifier, Tag.OCTET_STRING).content,
+    notAfter: Date.parse(validTo),
+    pathLength: pathLength(extensions.get(oids.basicConstraints)),
   };
 }
 
-function uriOf(name: Asn1): string[] {
-  const bytes = taggedBytesOf(name, 6);
-  return bytes === undefined ? [] : [bytes.toString('utf8')];
+function pathLength(basicConstraints: Uint8Array | undefined): number | undefined {
+  if (basicConstraints === undefined) return undefined;
+  const limit = [...children(readOnly(basicConstraints, Tag.SEQUENCE))].find(({ tag }) => tag === Tag.INTEGER);
+  return limit && Number.parseInt(integerHexOf(limit), 16);
+}
+
+/** Their values by their OIDs. */
+function extensionsOf(raw: Uint8Array): ReadonlyMap<string, Uint8Array> {
+  const [content] = children(readOnly(raw, Tag.SEQUENCE));
+  const field = content && [...children(content)].find(({ tag }) => tag === contextTag(3, 'constructed'));
+  return new Map(field && Array.from(children(readOnly(field.content, Tag.SEQUENCE)), idAndValue));
+}
+
+function idAndValue(extension: DerValue): [string, Uint8Array] {
+  const [id, ...rest] = children(extension); // between them may stand whether it is critical
+  const value = rest.at(-1);
+  if (id === undefined || value === undefined) throw new TypeError('an extension without a value');
+  return [oidOf(id), value.content];
 }

@@ -1,5 +1,5 @@
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
-import { type Asn1, decode, integer, sequence, tagged, time } from './asn1.js';
+import { type Asn1, encoded, integer, sequence, tagged, time } from './asn1.js';
 import { readCertificate } from './certificate-fields.js';
 import {
   authorityKeyIdentifier,
@@ -96,7 +96,7 @@ export function buildCertificate(options: CertificateOptions): BuiltCertificate 
 function issuerName({ issuer, subject = {} }: CertificateOptions): Asn1 {
   if (issuer.name !== undefined) return distinguishedName(issuer.name);
   if (issuer.certificate === undefined) return distinguishedName(subject);
-  return decode(readCertificate(issuer.certificate).subject);
+  return encoded(readCertificate(issuer.certificate).subject);
 }
 
 function extensionsOf(options: CertificateOptions, issuerKey: KeyObject): Asn1[] {
@@ -123,7 +123,7 @@ function extensionsOf(options: CertificateOptions, issuerKey: KeyObject): Asn1[]
 }
 
 /** That of the issuer's certificate, because an authority that others made may identify its key in another way. */
-function issuerKeyIdentifier({ certificate }: CertificateIssuer, key: KeyObject): Buffer {
+function issuerKeyIdentifier({ certificate }: CertificateIssuer, key: KeyObject): Uint8Array {
   const written = certificate === undefined ? undefined : readCertificate(certificate).subjectKeyIdentifier;
   return written ?? keyIdentifier(createPublicKey(key));
 }

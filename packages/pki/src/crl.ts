@@ -1,5 +1,5 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
-import { type Asn1, decode, enumerated, integer, sequence, tagged, time } from './asn1.js';
+import { type Asn1, encoded, enumerated, integer, sequence, tagged, time } from './asn1.js';
 import { BACKDATE_MS, type Instant } from './certificate.js';
 import { readCertificate } from './certificate-fields.js';
 import { authorityKeyIdentifier, extension } from './extensions.js';
@@ -55,7 +55,7 @@ export function buildCrl(
   const content = sequence(
     integer(1n),
     signatureAlgorithm(issuer.key),
-    decode(subject),
+    encoded(subject),
     time(Number(thisUpdate)),
     time(Number(nextUpdate)),
     // An empty list of entries must be absent (section 5.1.2.6).

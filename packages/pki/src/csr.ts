@@ -1,5 +1,6 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto';
-import { bitsOf, decode, encode, integer, membersOf, oid, oidOf, sequence, set, tagged } from './asn1.js';
+import { bitStringOf, contextTag, DerError, DerReader, oidOf, readOnly, Tag } from '@sallyport/core/spi';
+import { integer, oid, sequence, set, tagged } from './asn1.js';
 import { PkiError } from './errors.js';
 import { subjectAltName } from './extensions.js';
 import { generateKeys, type KeyAlgorithm, privateKeyPem, publicKeyInfo, refuseWeakKey, signed } from './keys.js';
@@ -44,8 +45,7 @@ export function createCsr({ id, algorithm }: CsrOptions): PendingIdentity {
  * not signed with the key it carries.
  */
 export function parseCsr(csrPem: string): CertificateRequest {
-  const { content, info, algorithm, signature } = fields(csrPem);
-  const publicKey = readPublicKey(info);
+  const { content, publicKey, algorithm, signature } = readFields(csrPem);
   refuseWeakKey(publicKey);
   if (!verifies(algorithm, content, publicKey, signature)) {
     throw new PkiError('csr-signature', 'the request is not signed with SHA-2 by the key it carries');
@@ -54,37 +54,46 @@ export function parseCsr(csrPem: string): CertificateRequest {
 }
 
 interface CsrFields {
-  readonly content: Buffer;
-  readonly info: Buffer;
+  /** What the signature covers, as it came. */
+  readonly content: Uint8Array;
+  readonly publicKey: KeyObject;
   readonly algorithm: string;
-  readonly signature: Buffer;
+  readonly signature: Uint8Array;
 }
 
-function fields(csrPem: string): CsrFields {
+/** `CertificationRequest` (RFC 2986 section 4.2). */
+function readFields(csrPem: string): CsrFields {
   if (typeof csrPem !== 'string' || csrPem.length > MAX_CSR_CHARACTERS) {
     throw new PkiError('csr-malformed', `a request is PEM of at most ${MAX_CSR_CHARACTERS} characters`);
   }
   try {
-    const [content, algorithm, signature, ...rest] = membersOf(decode(fromPem('CERTIFICATE REQUEST', csrPem)));
-    const [, , info] = membersOf(content);
-    if (content === undefined || info === undefined || rest.length > 0) throw new Error('not a request');
+    const request = new DerReader(readOnly(fromPem('CERTIFICATE REQUEST', csrPem), Tag.SEQUENCE).content);
+    const content = request.read(Tag.SEQUENCE);
+    const algorithm = new DerReader(request.read(Tag.SEQUENCE).content).read(Tag.OID);
+    const signature = request.read(Tag.BIT_STRING);
+    request.end();
+    // Whole bytes: the number of unused bits is not signed, and must not be a second way to write the same request.
+    if (signature.content[0] !== 0) throw new DerError('the signature has unused bits');
     return {
-      content: encode(content),
-      info: encode(info),
-      algorithm: oidOf(membersOf(algorithm)[0]),
-      signature: bitsOf(signature),
+      content: content.bytes,
+      publicKey: readPublicKey(content.content),
+      algorithm: oidOf(algorithm),
+      signature: bitStringOf(signature),
     };
   } catch (cause) {
     throw new PkiError('csr-malformed', 'the request is not a PKCS#10 request in PEM', { cause });
   }
 }
 
-function readPublicKey(info: Buffer): KeyObject {
-  try {
-    return createPublicKey({ key: info, type: 'spki', format: 'der' });
-  } catch (cause) {
-    throw new PkiError('csr-malformed', 'the key of the request cannot be read', { cause });
-  }
+/** Passes over the names and the attributes without looking into them. */
+function readPublicKey(content: Uint8Array): KeyObject {
+  const fields = new DerReader(content);
+  fields.read(Tag.INTEGER); // version
+  fields.read(Tag.SEQUENCE); // subject
+  const info = fields.read(Tag.SEQUENCE);
+  fields.read(contextTag(0, 'constructed')); // attributes
+  fields.end();
+  return createPublicKey({ key: Buffer.from(info.bytes), type: 'spki', format: 'der' });
 }
 
 /** SHA-2 only: a request signed with less proves little. */
@@ -98,7 +107,7 @@ const SIGNATURE_SCHEMES = new Map<string, { readonly kind: string; readonly dige
   [oids.ed25519, { kind: 'ed25519', digest: null }],
 ]);
 
-function verifies(algorithm: string, content: Buffer, key: KeyObject, signature: Buffer): boolean {
+function verifies(algorithm: string, content: Uint8Array, key: KeyObject, signature: Uint8Array): boolean {
   const scheme = SIGNATURE_SCHEMES.get(algorithm);
   if (scheme === undefined || scheme.kind !== key.asymmetricKeyType) return false;
   return verify(scheme.digest, content, key, signature);

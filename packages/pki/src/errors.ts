@@ -9,7 +9,7 @@
  * - `path-length`: the authority may not have authorities below it.
  * - `csr-malformed`, `csr-signature`, `key-weak`: a request that no certificate is issued for.
  * - `serial-malformed`: not a serial number in hexadecimal.
- * - `file-name`, `file-exposed`, `file-malformed`: a file that is not written, or not trusted.
+ * - `file-name`, `file-unreadable`, `file-exposed`, `file-malformed`: a file that is not written, or not trusted.
  */
 export type PkiErrorCode =
   | 'algorithm-unknown'
@@ -18,6 +18,7 @@ export type PkiErrorCode =
   | 'file-exposed'
   | 'file-malformed'
   | 'file-name'
+  | 'file-unreadable'
   | 'id-foreign'
   | 'id-malformed'
   | 'key-weak'

@@ -2,15 +2,10 @@ import {
   type Asn1,
   bitString,
   boolean,
-  decode,
   encode,
   integer,
-  isBoolean,
-  membersOf,
   octetString,
-  octetsOf,
   oid,
-  oidOf,
   sequence,
   tagged,
   taggedBytes,
@@ -83,13 +78,4 @@ export function subjectKeyIdentifier(identifier: Uint8Array): Asn1 {
 
 export function authorityKeyIdentifier(identifier: Uint8Array): Asn1 {
   return extension(oids.authorityKeyIdentifier, false, sequence(taggedBytes(0, identifier)));
-}
-
-/** The decoded value of an extension in a list of them, if it is there. */
-export function findExtension(extensions: readonly Asn1[], type: string): Asn1 | undefined {
-  for (const candidate of extensions) {
-    const [id, flag, ...rest] = membersOf(candidate);
-    if (oidOf(id) === type) return decode(octetsOf(isBoolean(flag) ? rest[0] : flag));
-  }
-  return undefined;
 }

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { readSafeFile } from '@sallyport/core/spi';
 import { PkiError } from './errors.js';
 
 const PRIVATE_MODE = 0o600;
@@ -20,14 +21,14 @@ export async function writePublic(path: string, content: string): Promise<void> 
   await writeWhole(path, content, PUBLIC_MODE);
 }
 
-/** Throws a `PkiError` with code `file-exposed` if anybody but its owner, who must be us, may read or write it. */
+/** Throws a `PkiError`: `file-unreadable`, or `file-exposed` if others could have read or replaced it. */
 export async function readPrivate(path: string): Promise<string> {
-  return readChecked(path, 0o077);
+  return readChecked(path, { private: true });
 }
 
-/** Throws a `PkiError` with code `file-exposed` if anybody but its owner, who must be us, may write it. */
+/** Throws a `PkiError`: `file-unreadable`, or `file-exposed` if others could have replaced it. */
 export async function readPublic(path: string): Promise<string> {
-  return readChecked(path, 0o022);
+  return readChecked(path, { private: false });
 }
 
 /** A name that stays in its folder and is not taken: `web` for `web.pem` and `web.key`. */
@@ -57,17 +58,10 @@ async function writeWhole(path: string, content: string, mode: number): Promise<
   }
 }
 
-/** Looks at the open file and not at its name, so that nobody can swap it between the check and the reading. */
-async function readChecked(path: string, forbiddenBits: number): Promise<string> {
-  const file = await open(path, 'r');
-  try {
-    const { mode, uid } = await file.stat();
-    if (process.getuid !== undefined && ((mode & forbiddenBits) !== 0 || uid !== process.getuid())) {
-      const found = (mode & 0o777).toString(8).padStart(4, '0');
-      throw new PkiError('file-exposed', `${path} has mode ${found} or another owner; run: chmod go-rwx ${path}`);
-    }
-    return await file.readFile('utf8');
-  } finally {
-    await file.close();
-  }
+async function readChecked(path: string, expected: { readonly private: boolean }): Promise<string> {
+  const { text, findings } = await readSafeFile(path, expected);
+  if (text !== undefined) return text;
+  const unreadable = findings.every(({ danger }) => danger === 'unreadable');
+  const problems = findings.map(({ problem }) => problem).join('; ');
+  throw new PkiError(unreadable ? 'file-unreadable' : 'file-exposed', problems);
 }

@@ -1,5 +1,5 @@
 /**
- * The one part of node-forge that we load: its DER encoder and decoder. Importing the file itself, and not the package,
+ * The one part of node-forge that we load: its DER encoder. Importing the file itself, and not the package,
  * keeps forge's own RSA, PKI and TLS code out of the process.
  */
 declare module 'node-forge/lib/asn1.js' {
@@ -16,10 +16,9 @@ declare module 'node-forge/lib/asn1.js' {
 
   const asn1: {
     create(tagClass: number, type: number, constructed: boolean, value: string | Asn1[]): Asn1;
-    fromDer(bytes: string, options: { strict: boolean; decodeBitStrings: boolean; maxDepth: number }): Asn1;
+    fromDer(bytes: string, options: { strict: boolean; decodeBitStrings: boolean }): Asn1;
     toDer(node: Asn1): ByteBuffer;
     oidToDer(oid: string): ByteBuffer;
-    derToOid(bytes: string): string;
     integerToDer(value: number): ByteBuffer;
     dateToUtcTime(date: Date): string;
     dateToGeneralizedTime(date: Date): string;

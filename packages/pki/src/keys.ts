@@ -1,5 +1,6 @@
 import { createHash, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
-import { type Asn1, bitString, bitsOf, decode, encode, membersOf, oid, sequence } from './asn1.js';
+import { bitStringOf, children, readOnly, Tag } from '@sallyport/core/spi';
+import { type Asn1, bitString, encode, encoded, oid, sequence } from './asn1.js';
 import { PkiError } from './errors.js';
 import { oids } from './oids.js';
 
@@ -28,13 +29,14 @@ export function privateKeyPem(key: KeyObject): string {
 
 /** `SubjectPublicKeyInfo` (RFC 5280 section 4.1). */
 export function publicKeyInfo(publicKey: KeyObject): Asn1 {
-  return decode(publicKey.export({ type: 'spki', format: 'der' }));
+  return encoded(spkiDer(publicKey));
 }
 
 /** 160 bits of SHA-256 over the key bits (RFC 7093 section 2, method 1): RFC 5280's own proposal is SHA-1. */
 export function keyIdentifier(publicKey: KeyObject): Buffer {
-  const [, bits] = membersOf(publicKeyInfo(publicKey));
-  return createHash('sha256').update(bitsOf(bits)).digest().subarray(0, 20);
+  const [, bits] = children(readOnly(spkiDer(publicKey), Tag.SEQUENCE));
+  if (bits === undefined) throw new TypeError('a public key without key bits');
+  return createHash('sha256').update(bitStringOf(bits)).digest().subarray(0, 20);
 }
 
 /** `AlgorithmIdentifier` of the signatures this key makes. */
@@ -62,6 +64,10 @@ export function refuseWeakKey(publicKey: KeyObject): void {
         ? `RSA of ${modulusLength} bits`
         : kind;
   throw new PkiError('key-weak', `the key is ${found}; use P-256, P-384, Ed25519 or RSA of 2048 to 8192 bits`);
+}
+
+function spkiDer(publicKey: KeyObject): Buffer {
+  return publicKey.export({ type: 'spki', format: 'der' });
 }
 
 function signatureOf(key: KeyObject): { readonly oid: string; readonly digest: string | null } {

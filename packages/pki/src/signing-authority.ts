@@ -39,12 +39,12 @@ export function createAuthority(options: AuthorityOptions): Authority {
     extendedKeyUsage: null,
     subjectAltName: { names: [{ uri: `spiffe://${trustDomain}` }] },
   });
-  return new SigningAuthority({ certificatePem: pem, chainPem: '', bundlePem: pem, key: privateKey });
+  return new SigningAuthority({ trustDomain, certificatePem: pem, chainPem: '', bundlePem: pem, key: privateKey });
 }
 
 /**
- * The authority that `save` wrote, for example to use one in several processes. Throws a `PkiError`: `file-exposed` if
- * others may read the key or write any of the files, `file-malformed` if they do not make up an authority.
+ * The authority that `save` wrote, for example to use one in several processes. Throws a `PkiError`: `file-unreadable`,
+ * `file-exposed` if others could read the key or replace any of the files, `file-malformed` if they are not an authority.
  */
 export async function openAuthority(directory: string, options: AuthorityFileOptions = {}): Promise<Authority> {
   return new SigningAuthority(await readAuthority(directory, options));
@@ -59,8 +59,8 @@ class SigningAuthority implements Authority {
   readonly #pathLength: number;
 
   constructor(parts: AuthorityParts) {
-    const { uris, notAfter, pathLength = Number.POSITIVE_INFINITY } = readCertificate(parts.certificatePem);
-    this.trustDomain = parseTrustDomain(uris[0]?.replace('spiffe://', '') ?? '');
+    const { notAfter, pathLength = Number.POSITIVE_INFINITY } = readCertificate(parts.certificatePem);
+    this.trustDomain = parts.trustDomain;
     this.certificatePem = parts.certificatePem;
     this.bundlePem = parts.bundlePem;
     this.notAfter = notAfter;
@@ -84,8 +84,12 @@ class SigningAuthority implements Authority {
       extendedKeyUsage: null,
       subjectAltName: { names: [{ uri: `spiffe://${this.trustDomain}` }] },
     });
-    const chainPem = pem + this.#parts.chainPem;
-    return new SigningAuthority({ certificatePem: pem, chainPem, bundlePem: this.bundlePem, key: privateKey });
+    return new SigningAuthority({
+      ...this.#parts,
+      certificatePem: pem,
+      chainPem: pem + this.#parts.chainPem,
+      key: privateKey,
+    });
   }
 
   issue(options: IssueOptions): IssuedIdentity {

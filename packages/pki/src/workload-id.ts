@@ -1,25 +1,24 @@
+import { parseTrustDomain as parseDomain, parseSpiffeId, type SpiffeId } from '@sallyport/core';
 import { PkiError } from './errors.js';
 
-/** A SPIFFE id that can name a workload. */
-export interface WorkloadId {
-  readonly trustDomain: string;
-  readonly path: string;
-  toString(): string;
-}
-
-/** Strict (SPIFFE-ID section 2): `spiffe://`, a trust domain, and a path that is not empty. */
-export function parseWorkloadId(text: string): WorkloadId {
-  const [, trustDomain, path] = /^spiffe:\/\/([a-z0-9._-]{1,255})((?:\/[a-zA-Z0-9._-]+)+)$/.exec(text) ?? [];
-  const dots = path?.split('/').some((segment) => segment === '.' || segment === '..');
-  if (trustDomain === undefined || path === undefined || dots || text.length > 2048) {
-    throw new PkiError('id-malformed', `${JSON.stringify(text)} is not a SPIFFE id such as spiffe://prod.acme/svc/web`);
+/** Throws a `PkiError` with code `id-malformed`. */
+export function parseWorkloadId(text: string): SpiffeId {
+  try {
+    return parseSpiffeId(text);
+  } catch (cause) {
+    throw new PkiError('id-malformed', problemOf(cause), { cause });
   }
-  return { trustDomain, path, toString: () => text };
 }
 
+/** Throws a `PkiError` with code `trust-domain-malformed`. */
 export function parseTrustDomain(text: string): string {
-  if (!/^[a-z0-9._-]{1,255}$/.test(text)) {
-    throw new PkiError('trust-domain-malformed', `${JSON.stringify(text)} is not a trust domain such as prod.acme`);
+  try {
+    return parseDomain(text);
+  } catch (cause) {
+    throw new PkiError('trust-domain-malformed', problemOf(cause), { cause });
   }
-  return text;
+}
+
+function problemOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
 }

@@ -144,6 +144,17 @@ describe('a saved authority', () => {
     });
   }
 
+  it('refuses a folder in which others may write', async () => {
+    await createAuthority({ trustDomain: 'prod.acme' }).save(folder.path);
+    chmodSync(folder.path, 0o777);
+
+    await assert.rejects(openAuthority(folder.path), refusal('file-exposed'));
+  });
+
+  it('refuses a folder in which there is none', async () => {
+    await assert.rejects(openAuthority(folder.path), refusal('file-unreadable'));
+  });
+
   it('refuses the key of another', async () => {
     await createAuthority({ trustDomain: 'prod.acme' }).save(folder.path);
     await createAuthority({ trustDomain: 'prod.acme' }).save(folder.path, { name: 'other' });
