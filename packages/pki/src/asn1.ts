@@ -1,7 +1,12 @@
-import asn1, { type Asn1 } from 'node-forge/lib/asn1.js';
+import asn1 from 'node-forge/lib/asn1.js';
 
 /** A value in the making; `encode` turns it into DER. What others wrote is read with the strict reader of the core. */
-export type { Asn1 };
+export interface Asn1 {
+  readonly tagClass: number;
+  readonly type: number;
+  readonly constructed: boolean;
+  readonly value: string | Asn1[];
+}
 
 const UNIVERSAL = 0x00;
 const CONTEXT_SPECIFIC = 0x80;

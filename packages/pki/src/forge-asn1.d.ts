@@ -3,7 +3,7 @@
  * keeps forge's own RSA, PKI and TLS code out of the process.
  */
 declare module 'node-forge/lib/asn1.js' {
-  export interface Asn1 {
+  interface Asn1 {
     readonly tagClass: number;
     readonly type: number;
     readonly constructed: boolean;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { inspect } from 'node:util';
+import { checkLeaf, checkSigner } from '@sallyport/core/spi';
 import { createAuthority } from '@sallyport/pki';
 import { openssl, requireOpenssl } from '../../support/openssl.js';
 import { algorithms, certificateText, refusal, verifyStrictly, web } from './support.js';
@@ -102,8 +103,8 @@ describe('an authority, judged by openssl', () => {
 
     const text = certificateText(authority.certificatePem);
 
-    assert.match(text, /Issuer: O = prod\.acme, CN = Sallyport root\n/);
-    assert.match(text, /Subject: O = prod\.acme, CN = Sallyport intermediate\n/);
+    assert.match(text, /Issuer: O ?= ?prod\.acme, CN ?= ?Sallyport root\n/);
+    assert.match(text, /Subject: O ?= ?prod\.acme, CN ?= ?Sallyport intermediate\n/);
     assert.match(text, /Basic Constraints: critical\s+CA:TRUE, pathlen:0\n/);
     assert.match(text, /X509v3 Key Usage: critical\s+Certificate Sign, CRL Sign\n/);
     assert.match(text, /Subject Alternative Name: ?\s+URI:spiffe:\/\/prod\.acme\n/);
@@ -182,6 +183,17 @@ describe('an authority', () => {
 
     assert.equal(leaf.id, web);
     assert.equal(new X509Certificate(leaf.certificatePem).subjectAltName, `URI:${web}`);
+  });
+
+  it('issues leaves that pass the leaf check, under authorities that pass theirs', () => {
+    const root = createAuthority({ trustDomain: 'prod.acme' });
+    const authority = root.intermediate();
+
+    const leaf = checkLeaf(new X509Certificate(authority.issue({ id: web }).certificatePem).raw);
+    const signers = [root, authority].map(({ certificatePem }) => checkSigner(new X509Certificate(certificatePem).raw));
+
+    assert.equal(leaf.ok && leaf.id.toString(), web);
+    assert.deepEqual(signers, Array(2).fill({ ok: true, trustDomain: 'prod.acme' }));
   });
 
   it('refuses an id of another trust domain', () => {

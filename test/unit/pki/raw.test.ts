@@ -33,7 +33,11 @@ describe('the raw profile', () => {
     ['an encoded slash', { id: 'spiffe://prod.acme/svc%2fweb' }, /URI:spiffe:\/\/prod\.acme\/svc%2fweb\n/],
     ['a foreign domain', { id: 'spiffe://dev.acme/svc/web' }, /URI:spiffe:\/\/dev\.acme\/svc\/web\n/],
     ['an uncritical name', { subjectAltName: { ...uris(web), critical: false } }, /Alternative Name: ?\n/],
-    ['a subject', { subject: { country: 'DE', organizationalUnit: 'ö', commonName: 'web' } }, /Subject: C = DE, OU = /],
+    [
+      'a subject',
+      { subject: { country: 'DE', organizationalUnit: 'ö', commonName: 'web' } },
+      /Subject: C ?= ?DE, OU ?= ?/,
+    ],
     [
       'an expired leaf',
       { notBefore: Date.UTC(2020, 0, 1), notAfter: Date.UTC(2020, 0, 2) },
@@ -43,7 +47,7 @@ describe('the raw profile', () => {
     [
       'another issuer name',
       { issuer: { key: generateKeys().privateKey, name: { commonName: 'forged' } } },
-      /CN = forged\n/,
+      /CN ?= ?forged\n/,
     ],
     [
       'name constraints',
