@@ -3,9 +3,9 @@ import { mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from '
 import { isBuiltin } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { runNode } from '../support/child.js';
+import { type Exit, runNode } from '../support/child.js';
 import { importsOf, packageOf } from '../support/imports.js';
-import { packages, root } from '../support/repository.js';
+import { type Manifest, packages, root } from '../support/repository.js';
 import { installPackages, type Packed, readPacked } from './pack.js';
 
 describe('the published packages', function () {
@@ -96,21 +96,16 @@ describe('the published packages', function () {
     });
   }
 
-  it('compile in the project of a strict TypeScript user, their types included', async () => {
-    writeFileSync(join(project, 'package.json'), JSON.stringify({ name: 'consumer', private: true, type: 'module' }));
-    writeFileSync(join(project, 'greeter.ts'), readFileSync(join(root, 'test/packaging/consumer/greeter.ts')));
-    const compilerOptions = {
-      target: 'ES2023',
-      module: 'NodeNext',
-      strict: true,
-      exactOptionalPropertyTypes: true,
-      skipLibCheck: false,
-      noEmit: true,
-      types: ['node'],
-    };
-    writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['greeter.ts'] }));
-    const compiler = join(root, 'node_modules/typescript/bin/tsc');
-    const { code, stdout } = await runNode([compiler, '-p', project], { cwd: project, timeoutMs: 60_000 });
+  it('have types that compile in the project of a strict user', async () => {
+    const paths = packages().flatMap(({ manifest }) => exportedPaths(manifest));
+    const lines = paths.map((path, i) => `export * as module${i} from '${path}';\n`);
+    const { code, stdout } = await compile(project, 'everything.ts', lines.join(''));
+    assert.equal(code, 0, stdout);
+  });
+
+  it('carry types from a contract to its handlers and clients', async () => {
+    const program = readFileSync(join(root, 'test/packaging/consumer/greeter.ts'), 'utf8');
+    const { code, stdout } = await compile(project, 'greeter.ts', program);
     assert.equal(code, 0, stdout);
   });
 
@@ -125,3 +120,28 @@ describe('the published packages', function () {
     assert.deepEqual(loose, []);
   });
 });
+
+/** What a user may write after `from`. */
+function exportedPaths({ name, exports = {} }: Manifest): string[] {
+  return Object.keys(exports)
+    .filter((path) => !path.endsWith('.json'))
+    .map((path) => `${name}${path.slice(1)}`);
+}
+
+/** Compiles one file as strictly as can be, declarations of the packages and of what they stand on included. */
+function compile(project: string, file: string, text: string): Promise<Exit> {
+  writeFileSync(join(project, 'package.json'), JSON.stringify({ name: 'consumer', private: true, type: 'module' }));
+  writeFileSync(join(project, file), text);
+  const compilerOptions = {
+    target: 'ES2023',
+    module: 'NodeNext',
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    skipLibCheck: false,
+    noEmit: true,
+    types: ['node'],
+  };
+  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: [file] }));
+  const compiler = join(root, 'node_modules/typescript/bin/tsc');
+  return runNode([compiler, '-p', project], { cwd: project, timeoutMs: 60_000 });
+}
