@@ -9,6 +9,8 @@ export {
   type ContractOptions,
   clientStream,
   defineContract,
+  type MethodShapes,
+  type MethodsOfShapes,
   serverStream,
   unary,
 } from './contract/define-contract.js';

@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { Metadata } from '@sallyport/core';
+
+describe('Metadata', () => {
+  it('finds values whatever the case of the key', () => {
+    const metadata = new Metadata().set('X-Request-Id', '1');
+
+    assert.equal(metadata.get('x-request-ID'), '1');
+    assert.ok(metadata.has('X-REQUEST-ID'));
+    assert.deepEqual([...metadata], [['x-request-id', '1']]);
+  });
+
+  it('keeps several values of a key in order, and set replaces them', () => {
+    const metadata = new Metadata().append('a', '1').append('a', '2');
+
+    assert.deepEqual(metadata.getAll('a'), ['1', '2']);
+    assert.equal(metadata.get('a'), '1');
+    assert.deepEqual(metadata.set('a', '3').getAll('a'), ['3']);
+  });
+
+  it('forgets deleted keys', () => {
+    const metadata = new Metadata().set('a', '1');
+
+    assert.equal(metadata.delete('A'), true);
+    assert.equal(metadata.delete('A'), false);
+    assert.deepEqual([metadata.size, metadata.get('a'), metadata.getAll('a')], [0, undefined, []]);
+  });
+
+  it('is made of a plain object, with lists for several values', () => {
+    const metadata = Metadata.from({ a: ['1', '2'], 'b-bin': new Uint8Array([7]) });
+
+    assert.deepEqual(
+      [...metadata],
+      [
+        ['a', '1'],
+        ['a', '2'],
+        ['b-bin', new Uint8Array([7])],
+      ],
+    );
+  });
+
+  it('allows bytes under a key that ends in -bin and refuses text there', () => {
+    assert.deepEqual(
+      new Metadata().set('trace-bin', new Uint8Array([0, 255])).get('trace-bin'),
+      new Uint8Array([0, 255]),
+    );
+    assert.throws(() => new Metadata().set('trace-bin', 'text'), TypeError);
+  });
+
+  it('refuses bytes under any other key', () => {
+    assert.throws(() => new Metadata().append('trace', new Uint8Array(1)), TypeError);
+  });
+
+  for (const key of ['', 'a b', 'a:b', ':path', 'a\r\nb', 'ü', 'a/b', 'grpc-timeout', 'GRPC-Status']) {
+    it(`refuses the key ${JSON.stringify(key)}`, () => {
+      assert.throws(() => new Metadata().set(key, '1'), TypeError);
+      assert.throws(() => new Metadata().append(key, '1'), TypeError);
+      assert.throws(() => Metadata.from({ [key]: '1' }), TypeError);
+    });
+  }
+
+  for (const [what, value] of [
+    ['a line break', 'a\r\nset-cookie: b'],
+    ['NUL', 'a\0'],
+    ['a tab', 'a\tb'],
+    ['letters outside ASCII', 'Zoë'],
+  ] as const) {
+    it(`refuses ${what} in a value, without quoting it`, () => {
+      assert.throws(
+        () => new Metadata().set('a', value),
+        (error: Error) => error instanceof TypeError && !error.message.includes(value),
+      );
+    });
+  }
+
+  it('allows every printable ASCII character in a value', () => {
+    const printable = String.fromCharCode(...Array.from({ length: 95 }, (_, i) => 0x20 + i));
+
+    assert.equal(new Metadata().set('a', printable).get('a'), printable);
+  });
+});
