@@ -86,6 +86,17 @@ describe('the published packages', function () {
         );
       });
 
+      it('has a README whose examples compile', async () => {
+        const examples = [...readPacked(packed(), 'README.md').matchAll(/^```ts\n(.*?)^```/gms)].map(
+          ([, code = '']) => code,
+        );
+        assert.ok(examples.length > 0);
+        for (const example of examples) {
+          const { code, stdout } = await compile(project, 'example.ts', example);
+          assert.equal(code, 0, stdout);
+        }
+      });
+
       it('keeps its inside to itself', async () => {
         const script = join(project, 'inside.mjs');
         writeFileSync(script, `await import('${manifest.name}/dist/index.js');\n`);
