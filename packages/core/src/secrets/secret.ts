@@ -1,5 +1,5 @@
-import { setTimeout as wait } from 'node:timers/promises';
 import { inspect } from 'node:util';
+import { systemClock, type Timer } from '../clock.js';
 import { readSafeFile } from '../files/file-safety.js';
 import { type Violation, violation } from '../policy/violation.js';
 import { rememberSecret } from './redaction.js';
@@ -130,12 +130,12 @@ function storeSource(store: SecretStore, key: string): Source {
   return {
     description: `${store?.name ?? 'store'}:${key}`,
     async load() {
-      const answered = new AbortController();
+      let timer: Timer | undefined;
       try {
-        const value = await Promise.race([
-          store.get(key),
-          wait(STORE_TIMEOUT_MS, LATE, { ref: false, signal: answered.signal }),
-        ]);
+        const late = new Promise<typeof LATE>((resolve) => {
+          timer = systemClock.after(STORE_TIMEOUT_MS, () => resolve(LATE));
+        });
+        const value = await Promise.race([store.get(key), late]);
         if (value === LATE) return { id: 'secret-unavailable', problem: `no answer within ${STORE_TIMEOUT_MS} ms` };
         return typeof value === 'string'
           ? { value }
@@ -144,7 +144,7 @@ function storeSource(store: SecretStore, key: string): Source {
         // The text of a foreign error may hold the credential with which the store was asked.
         return { id: 'secret-unavailable', problem: 'the store failed' };
       } finally {
-        answered.abort();
+        timer?.cancel();
       }
     },
   };
