@@ -32,9 +32,11 @@ export type { PeerIdentity } from './identity/peer-identity.js';
 export { peerIdentityOf } from './identity/peer-identity.js';
 export { defaultIdentityTemplate, type IdentityTemplate, parseIdentityTemplate } from './identity/template.js';
 export { checkEnvironment, type Environment } from './policy/environment-guard.js';
+export { InsecureConfigurationError } from './policy/insecure-configuration-error.js';
 export { durationMs, type LimitRange, limit, type ParsedOptions, parseOptions } from './policy/options.js';
+export { type Violation, violation } from './policy/violation.js';
 export { ChangeFeed, type ChangeFeedOptions } from './registry/change-feed.js';
-export { type EndpointPolicy, endpointProblem, endpointSchema } from './registry/endpoint.js';
+export { type EndpointPolicy, endpointProblem, endpointSchema, isLoopback } from './registry/endpoint.js';
 export {
   byId,
   isServiceName,

@@ -1,1 +1,3 @@
-export {};
+export { type FakeClock, fakeClock } from './fake-clock.js';
+export { type IssuedMaterial, IssuedSource } from './issued-source.js';
+export { type Mesh, type MeshOptions, type MeshServiceOptions, mesh } from './mesh.js';

@@ -48,6 +48,8 @@ export interface EventMap {
   'service-state': { from: ServiceState; to: ServiceState };
   readiness: { ready: boolean; reasons: readonly string[] };
   listening: { address: string };
+  /** The operating system gave no socket, e.g. EMFILE; accepting goes on. */
+  'accept-failed': { detail: string };
   'instance-registered': { instance: string };
   'instance-deregistered': { instance: string };
   'registry-state': { registry: string; target: string; state: RegistryState; detail: string };

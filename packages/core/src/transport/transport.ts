@@ -7,12 +7,15 @@ import type { Violation } from '../policy/violation.js';
 import type { Endpoint } from '../registry/registry.js';
 import type { TlsHandle } from '../tls/source.js';
 import type { Metadata } from './metadata.js';
+import type { StatusDetail } from './status-details.js';
 
 /** How a call ended, as it travels: code, message and trailing metadata. */
 export interface CallStatus {
   readonly code: StatusCode;
   readonly message: string;
   readonly trailers?: Metadata | undefined;
+  /** Sent as `google.rpc.Status` in `grpc-status-details-bin`. */
+  readonly details?: readonly StatusDetail[] | undefined;
 }
 
 /**
@@ -71,6 +74,8 @@ export interface Listener {
 export interface ServerTransport {
   check(): readonly Violation[];
   listen(host: ServerHost): Promise<Listener>;
+  /** Longest time a unary call without a deadline may take, ms. */
+  readonly unaryDeadlineMs: number;
 }
 
 /** A call as it leaves the client, in bytes. */
@@ -135,7 +140,7 @@ export interface ClientHost {
 export interface ConnectionPool {
   /** The live connection to the instance, if there is one now: the fast path of a call. */
   live(target: ConnectTarget): Connection | undefined;
-  /** Connects or joins the attempt under way. Rejects with CallError UNAVAILABLE (nobody there) or PERMISSION_DENIED (the wrong peer answered). */
+  /** Connects, or joins the attempt under way. Rejects with CallError UNAVAILABLE whose message says who answered instead. */
   connect(target: ConnectTarget, deadlineAt: number): Promise<Connection>;
   /** Drops the connections of instances that are gone; running calls on them may finish. */
   retain(service: string, instances: ReadonlySet<string>): void;

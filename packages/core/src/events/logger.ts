@@ -1,0 +1,40 @@
+import type { EventType, SallyportEvent } from './events.js';
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+
+/** What the SDK needs of a logger; a pino instance fits as it is. */
+export interface Logger {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+const levels: Readonly<Record<EventType, LogLevel>> = {
+  'handshake-refused': 'warn',
+  'server-identity-refused': 'warn',
+  'call-denied': 'warn',
+  'call-rejected': 'info',
+  'connection-closed-by-policy': 'warn',
+  'registry-record-refused': 'warn',
+  'configuration-refused': 'error',
+  rotated: 'info',
+  'rotation-failed': 'error',
+  expiring: 'warn',
+  'rules-reloaded': 'info',
+  'rules-reload-failed': 'error',
+  'service-state': 'debug',
+  readiness: 'info',
+  listening: 'info',
+  'accept-failed': 'error',
+  'instance-registered': 'info',
+  'instance-deregistered': 'info',
+  'registry-state': 'warn',
+  'handler-failed': 'error',
+  'listener-failed': 'error',
+};
+
+export function levelOf(event: SallyportEvent): LogLevel {
+  if (event.type === 'registry-state' && event.state === 'fresh') return 'info';
+  return levels[event.type];
+}

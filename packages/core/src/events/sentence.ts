@@ -1,0 +1,59 @@
+import { redactSecrets } from '../secrets/redaction.js';
+import type { SallyportEvent } from './events.js';
+
+/** One readable line for an event. Text from outside loses its control characters, so that no peer can forge a log line. */
+export function describeEvent(event: SallyportEvent): string {
+  return printable(redactSecrets(sentence(event)));
+}
+
+/** Replaces control and line-separator characters, and cuts at 2,000 characters. */
+export function printable(text: string): string {
+  return text.slice(0, 2000).replace(/[\p{Cc}\u2028\u2029]+/gu, ' ');
+}
+
+function sentence(event: SallyportEvent): string {
+  switch (event.type) {
+    case 'handshake-refused':
+      return `refused ${event.peer ?? 'a peer'} at ${event.remoteAddress}: ${event.reason} (${event.detail})`;
+    case 'server-identity-refused':
+      return `refused the server at ${event.address} for ${event.target}: ${event.reason} (${event.detail})`;
+    case 'call-denied':
+      return `denied ${event.method} to ${event.peer}${event.rule === undefined ? ': no rule allows it' : ` by rule ${event.rule}`}`;
+    case 'call-rejected':
+      return `rejected ${event.method} of ${event.peer}: ${event.status} (${event.detail})`;
+    case 'connection-closed-by-policy':
+      return `closed the connection of ${event.peer}: ${event.reason} (${event.detail})`;
+    case 'registry-record-refused':
+      return `ignored record ${event.instance} of ${event.target}: ${event.detail}`;
+    case 'configuration-refused':
+      return `refused to start: ${event.violations.map((v) => `${v.id} at ${v.path}`).join(', ')}`;
+    case 'rotated':
+      return `rotated to certificate ${event.serial} of ${event.identity}, valid until ${new Date(event.notAfter).toISOString()}`;
+    case 'rotation-failed':
+      return `kept the last good certificate: ${event.detail}`;
+    case 'expiring':
+      return `the certificate of ${event.identity} expires in ${Math.round(event.remainingMs / 1000)} s`;
+    case 'rules-reloaded':
+      return `now ${event.rules} rules from ${event.file}`;
+    case 'rules-reload-failed':
+      return `kept the last good rules of ${event.file}: ${event.detail}`;
+    case 'service-state':
+      return `${event.from} -> ${event.to}`;
+    case 'readiness':
+      return event.ready ? 'ready' : `not ready: ${event.reasons.join('; ')}`;
+    case 'listening':
+      return `listening on ${event.address}`;
+    case 'accept-failed':
+      return `could not accept a connection: ${event.detail}`;
+    case 'instance-registered':
+      return `registered ${event.instance}`;
+    case 'instance-deregistered':
+      return `deregistered ${event.instance}`;
+    case 'registry-state':
+      return `${event.registry} registry is ${event.state} for ${event.target}${event.detail === '' ? '' : `: ${event.detail}`}`;
+    case 'handler-failed':
+      return `handler of ${event.method} failed: ${event.detail}`;
+    case 'listener-failed':
+      return `a listener of ${event.event} threw ${event.detail}`;
+  }
+}

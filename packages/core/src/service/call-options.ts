@@ -1,0 +1,14 @@
+import type { Metadata, MetadataInit } from '../transport/metadata.js';
+
+/** Per-call options of a client. */
+export interface CallOptions {
+  /** Time the call may take, ms. Default: that of the client; never more than what is left of the call being served. */
+  readonly deadlineMs?: number;
+  /** Cancels the call. */
+  readonly signal?: AbortSignal;
+  readonly metadata?: MetadataInit;
+  /** Receives the initial metadata of the server. */
+  readonly onHeaders?: (headers: Metadata) => void;
+  /** Receives the trailing metadata of the server. */
+  readonly onTrailers?: (trailers: Metadata) => void;
+}

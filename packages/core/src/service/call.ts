@@ -1,0 +1,102 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { PeerIdentity } from '../identity/peer-identity.js';
+import { Metadata, type MetadataInit } from '../transport/metadata.js';
+import type { IncomingCall } from '../transport/transport.js';
+
+/** What a handler knows of the call it serves. */
+export interface Call {
+  /** `package.Service/Method` */
+  readonly method: string;
+  /** The caller, verified. */
+  readonly peer: PeerIdentity;
+  /** Metadata of the caller. */
+  readonly metadata: Metadata;
+  /** Ms since the epoch; Infinity when the caller set no deadline. Calls made while serving this one inherit it. */
+  readonly deadlineAt: number;
+  /** Aborted when the caller cancels, the deadline passes or the connection is lost. */
+  readonly signal: AbortSignal;
+  /** Sends initial metadata; at most once, before the first message. */
+  sendHeaders(headers: MetadataInit): void;
+  /** Metadata to send with the status; the last one set wins. */
+  setTrailers(trailers: MetadataInit): void;
+}
+
+const calls = new AsyncLocalStorage<ServerCall>();
+
+/** The call that is being served here and now, if any: what outgoing calls inherit deadline and cancellation from. */
+export function currentCall(): ServerCall | undefined {
+  return calls.getStore();
+}
+
+export class ServerCall implements Call {
+  readonly method: string;
+  trailers: Metadata | undefined;
+  readonly #incoming: IncomingCall;
+  #cancelled = false;
+  #controller: AbortController | undefined;
+  #dependants: Set<() => void> | undefined;
+
+  constructor(incoming: IncomingCall, method: string) {
+    this.#incoming = incoming;
+    this.method = method;
+    incoming.onCancelled(() => this.#cancel());
+  }
+
+  get peer(): PeerIdentity {
+    return this.#incoming.peer;
+  }
+
+  get metadata(): Metadata {
+    return this.#incoming.metadata;
+  }
+
+  get deadlineAt(): number {
+    return this.#incoming.deadlineAt;
+  }
+
+  get cancelled(): boolean {
+    return this.#cancelled;
+  }
+
+  // Made on first use: most handlers never ask, and an AbortController costs more than the rest of the context.
+  get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController();
+      if (this.#cancelled) this.#controller.abort(cancellation());
+    }
+    return this.#controller.signal;
+  }
+
+  sendHeaders(headers: MetadataInit): void {
+    this.#incoming.sendHeaders(Metadata.from(headers));
+  }
+
+  setTrailers(trailers: MetadataInit): void {
+    this.trailers = Metadata.from(trailers);
+  }
+
+  /** Calls back once on cancellation. Returns the function that unsubscribes. */
+  onCancelled(listener: () => void): () => void {
+    if (this.#cancelled) listener();
+    this.#dependants ??= new Set();
+    this.#dependants.add(listener);
+    return () => this.#dependants?.delete(listener);
+  }
+
+  /** Runs `work` so that calls made in it inherit from this one. */
+  run<T>(work: () => T): T {
+    return calls.run(this, work);
+  }
+
+  #cancel(): void {
+    if (this.#cancelled) return;
+    this.#cancelled = true;
+    this.#controller?.abort(cancellation());
+    for (const listener of this.#dependants ?? []) listener();
+    this.#dependants = undefined;
+  }
+}
+
+function cancellation(): DOMException {
+  return new DOMException('the call was cancelled', 'AbortError');
+}

@@ -1,0 +1,402 @@
+import { randomUUID } from 'node:crypto';
+import { Authorizer } from '../authorization/decide.js';
+import { toRuleSource } from '../authorization/rule-source.js';
+import { type Clock, systemClock } from '../clock.js';
+import type { Client } from '../contract/client-types.js';
+import type { AnyContract } from '../contract/contract.js';
+import type { Handlers } from '../contract/handlers.js';
+import { type ContractSource, contractOf } from '../contract/service-definition.js';
+import { CallError, UsageError } from '../errors.js';
+import { consoleLogger } from '../events/console-logger.js';
+import { EventBus, type EventListener } from '../events/event-bus.js';
+import type { EventType } from '../events/events.js';
+import { checkEnvironment } from '../policy/environment-guard.js';
+import { InsecureConfigurationError } from '../policy/insecure-configuration-error.js';
+import { type Violation, violation } from '../policy/violation.js';
+import { endpointProblem } from '../registry/endpoint.js';
+import type { Endpoint, InstanceRecord, RegistrySession } from '../registry/registry.js';
+import { followService, type RegistryView } from '../registry/view.js';
+import { byVersion, byZone } from '../selector/filters.js';
+import { selector } from '../selector/selectors.js';
+import type { TlsHandle } from '../tls/source.js';
+import type { ConnectionPool, Listener } from '../transport/transport.js';
+import { Caller } from './caller.js';
+import { clientFor } from './client.js';
+import { type ParsedClientOptions, parseServiceClientOptions, type ServiceClientOptions } from './client-options.js';
+import { type AnyHandler, serveMethod } from './dispatcher.js';
+import type { ServiceState } from './lifecycle.js';
+import { type Readiness, ReadinessMonitor } from './readiness.js';
+import { type ParsedServiceOptions, parseServiceOptions, type ServiceOptions } from './service-options.js';
+
+/** A service: serves contracts, calls other services, both over mutual TLS and found in a registry. */
+export interface Service {
+  readonly name: string;
+  readonly state: ServiceState;
+  /** Whether it should get traffic, and why not. */
+  readonly readiness: Readiness;
+  /** Where it listens; empty before `start` and without a server. */
+  readonly endpoints: readonly Endpoint[];
+  /** Its id in the registry. */
+  readonly instanceId: string;
+  /** Serves a contract: every method needs its handler. Only before `start`; UsageError otherwise. */
+  handle<C extends ContractSource>(contract: C, handlers: Handlers<C>): this;
+  /** A client of another service. May be made at any time; calls work from `start` to `stop`. */
+  client<C extends ContractSource>(contract: C, options: ServiceClientOptions): Client<C>;
+  /** Listens to one type of event, or to all (`*`). Returns the function that unsubscribes. */
+  on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
+  on(type: '*', listener: EventListener): () => void;
+  /**
+   * Validates everything, binds, registers, becomes ready. All or nothing: when it rejects, nothing is bound or registered.
+   * Rejects with InsecureConfigurationError (every violation at once), CallError (the address or the registry cannot be had) or
+   * UsageError (started twice).
+   */
+  start(): Promise<void>;
+  /** Drains, deregisters, closes; bounded by the drain options. Twice, or before `start`, is harmless. */
+  stop(): Promise<void>;
+}
+
+/** Options that are not secure are not thrown here but by `start()`, all of them at once. */
+export function createService(options: ServiceOptions): Service {
+  return new ServiceInstance(parseServiceOptions(options), options);
+}
+
+interface Running {
+  readonly tls: TlsHandle;
+  readonly session: RegistrySession;
+  readonly pool: ConnectionPool;
+  readonly views: Map<string, RegistryView>;
+}
+
+class ServiceInstance implements Service {
+  readonly name: string;
+  readonly instanceId: string;
+  readonly #parsed: ParsedServiceOptions;
+  readonly #clock: Clock;
+  readonly #events: EventBus;
+  readonly #readiness: ReadinessMonitor;
+  readonly #contracts = new Map<string, { contract: AnyContract; handlers: Readonly<Record<string, AnyHandler>> }>();
+  readonly #clients: ParsedClientOptions[] = [];
+  readonly #called = new Set<string>();
+  /** What has been opened, to be closed in reverse. */
+  readonly #opened: (() => void | Promise<void>)[] = [];
+  #state: ServiceState = 'created';
+  #running: Running | undefined;
+  #listener: Listener | undefined;
+  #record: InstanceRecord | undefined;
+  #outgoing: { readonly authorizer: Authorizer; readonly self: TlsHandle } | undefined;
+  #starting: Promise<void> | undefined;
+  #stopping: Promise<void> | undefined;
+
+  constructor(parsed: ParsedServiceOptions, given: ServiceOptions) {
+    this.#parsed = parsed;
+    this.name = parsed.value?.name ?? (typeof given?.name === 'string' ? given.name : 'service');
+    this.instanceId = `${this.name}-${randomUUID()}`;
+    this.#clock = parsed.value?.clock ?? systemClock;
+    this.#events = new EventBus(this.name, this.#clock, parsed.value?.logger ?? consoleLogger());
+    this.#readiness = new ReadinessMonitor(
+      { state: () => this.#state, registry: () => this.#running?.session, tls: () => this.#running?.tls },
+      this.#events,
+      this.#clock,
+    );
+  }
+
+  get state(): ServiceState {
+    return this.#state;
+  }
+
+  get readiness(): Readiness {
+    return this.#readiness.current();
+  }
+
+  get endpoints(): readonly Endpoint[] {
+    return this.#listener?.endpoints ?? [];
+  }
+
+  handle<C extends ContractSource>(contract: C, handlers: Handlers<C>): this {
+    if (this.#state !== 'created' || this.#starting)
+      throw new UsageError(`handle() comes before start() of ${this.name}`);
+    const normal = contractOf(contract);
+    if (this.#contracts.has(normal.name)) throw new UsageError(`${this.name} handles ${normal.name} already`);
+    const given = handlers as Readonly<Record<string, AnyHandler>>;
+    for (const name of Object.keys(normal.methods)) {
+      if (typeof given[name] !== 'function') throw new UsageError(`${normal.name}: no handler for ${name}`);
+    }
+    for (const name of Object.keys(given)) {
+      if (!Object.hasOwn(normal.methods, name)) throw new UsageError(`${normal.name} has no method ${name}`);
+    }
+    this.#contracts.set(normal.name, { contract: normal, handlers: { ...given } });
+    return this;
+  }
+
+  client<C extends ContractSource>(contract: C, options: ServiceClientOptions): Client<C> {
+    const parsed = parseServiceClientOptions(options);
+    if (parsed.violations.length > 0 && this.#state !== 'created') {
+      throw new InsecureConfigurationError(`client() of ${this.name}`, parsed.violations);
+    }
+    this.#clients.push(parsed);
+    const normal = contractOf(contract);
+    for (const method of Object.values(normal.methods)) this.#called.add(method.path);
+    const service = parsed.value?.service ?? '';
+    let caller: { readonly running: Running; readonly caller: Caller } | undefined;
+    return clientFor(normal, {
+      service,
+      interceptors: this.#parsed.value?.interceptors?.client ?? [],
+      defaultDeadlineMs: parsed.value?.deadlineMs ?? this.#parsed.value?.client.defaultDeadlineMs ?? 0,
+      mayCall: (path) => this.#mayCall(path),
+      caller: () => {
+        const running = this.#running;
+        if (!running)
+          throw new CallError('UNAVAILABLE', `${this.name} is ${this.#state}: it can call from start() to stop()`);
+        if (caller?.running !== running) caller = { running, caller: this.#callerOf(service, parsed, running) };
+        return caller.caller;
+      },
+    }) as Client<C>;
+  }
+
+  on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
+  on(type: '*', listener: EventListener): () => void;
+  on(type: never, listener: never): () => void {
+    return this.#events.on(type, listener);
+  }
+
+  start(): Promise<void> {
+    if (this.#starting || this.#state !== 'created') {
+      return Promise.reject(new UsageError(`${this.name} was started before; make a new service`));
+    }
+    this.#starting = this.#start();
+    return this.#starting;
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #start(): Promise<void> {
+    try {
+      const tls = await this.#validate();
+      this.#become('validated');
+      const running = await this.#open(tls);
+      await this.#listen(tls);
+      await this.#register(running);
+      this.#become('ready');
+      this.#readiness.start();
+      this.#opened.push(() => this.#readiness.stop());
+    } catch (error) {
+      await this.#unwind();
+      this.#become('stopped');
+      throw error;
+    }
+  }
+
+  /** Collects every violation of every part, then throws them together. Resolves to the open TLS identity. */
+  async #validate(): Promise<TlsHandle> {
+    const { value: options, violations, parts } = this.#parsed;
+    const found: Violation[] = [...checkEnvironment(), ...violations, ...this.#clients.flatMap((c) => c.violations)];
+    for (const part of parts) found.push(...(await part.check()));
+    if (options && found.length === 0) {
+      const tls = await options.tls.open({ events: this.#events, clock: this.#clock });
+      this.#opened.push(() => tls.close());
+      const mismatch = this.#identityMismatch(tls);
+      if (!mismatch) return tls;
+      found.push(mismatch);
+    }
+    this.#events.emit('configuration-refused', { violations: found });
+    throw new InsecureConfigurationError(`service ${this.name}`, found);
+  }
+
+  /** Callers look for a service under the identity of its name; what only calls may have any that its callees' rules name. */
+  #identityMismatch(tls: TlsHandle): Violation | undefined {
+    if (!this.#parsed.value?.server) return undefined;
+    const { identity } = tls.current();
+    const expected = this.#parsed.template?.idFor(identity.trustDomain, this.name);
+    if (!expected || expected.equals(identity)) return undefined;
+    return violation(
+      'identity-mismatch',
+      'service.tls',
+      `the certificate is for ${identity}, but ${this.name} is ${expected}`,
+    );
+  }
+
+  async #open(tls: TlsHandle): Promise<Running> {
+    const options = this.#options();
+    const { registry, client, authorizeOutgoing } = options;
+    const context = { service: this.name, events: this.#events, clock: this.#clock, tls };
+    if (authorizeOutgoing !== undefined) {
+      const rules = await toRuleSource(authorizeOutgoing, 'service.authorizeOutgoing').open(context);
+      this.#outgoing = { authorizer: new Authorizer(rules.current()), self: tls };
+    }
+    const session = await registry.open(context);
+    this.#opened.push(() => session.close());
+    const pool = client.open(context);
+    this.#opened.push(() => pool.close());
+    const views = new Map<string, RegistryView>();
+    this.#opened.push(() => {
+      for (const view of views.values()) view.close();
+    });
+    this.#running = { tls, session, pool, views };
+    return this.#running;
+  }
+
+  async #listen(tls: TlsHandle): Promise<void> {
+    const { server, authorize, interceptors } = this.#options();
+    if (!server) return;
+    const source = await toRuleSource(authorize, 'service.authorize').open({
+      events: this.#events,
+      clock: this.#clock,
+    });
+    this.#opened.push(() => source.close());
+    const authorizer = new Authorizer(source.current());
+    source.onChange((rules) => authorizer.replace(rules));
+    const context = {
+      authorizer,
+      events: this.#events,
+      clock: this.#clock,
+      interceptors: interceptors?.server ?? [],
+      unaryDeadlineMs: server.unaryDeadlineMs,
+    };
+    const methods = [...this.#contracts.values()].flatMap(({ contract, handlers }) =>
+      Object.entries(contract.methods).map(([name, method]) =>
+        serveMethod(method, handlers[name] as AnyHandler, context),
+      ),
+    );
+    this.#listener = await server.listen({
+      service: this.name,
+      tls,
+      events: this.#events,
+      clock: this.#clock,
+      methods,
+    });
+    const { close } = this.#listener;
+    this.#opened.push(close.bind(this.#listener));
+    this.#become('listening');
+  }
+
+  async #register({ session, tls }: Running): Promise<void> {
+    const listener = this.#listener;
+    if (!listener) return;
+    const { version, metadata, zone, weight } = this.#options();
+    const record: InstanceRecord = {
+      id: this.instanceId,
+      service: this.name,
+      version,
+      endpoints: listener.endpoints,
+      identity: tls.current().identity.toString(),
+      metadata: metadata ?? {},
+      weight,
+      zone: zone ?? '',
+      state: 'ready',
+      contracts: [...this.#contracts.keys()],
+    };
+    await session.register(record);
+    this.#record = record;
+    this.#events.emit('instance-registered', { instance: record.id });
+    this.#become('registered');
+  }
+
+  async #stop(): Promise<void> {
+    // A start under way is not interrupted: it ends by itself, one way or the other.
+    await this.#starting?.catch(ignore);
+    if (this.#state === 'stopped') return;
+    if (this.#state === 'created') return this.#become('stopped');
+    this.#become('draining');
+    this.#readiness.tell();
+    await this.#drain();
+    await this.#unwind();
+    this.#become('stopped');
+  }
+
+  async #drain(): Promise<void> {
+    const { spreadMs, graceMs } = this.#options().drain;
+    const session = this.#running?.session;
+    const record = this.#record;
+    if (!session || !record) return;
+    try {
+      await session.update({ ...record, state: 'draining' });
+      await new Promise((resolve) => setTimeout(resolve, spreadMs));
+    } catch {
+      // The registry is out of reach: its TTL will remove us; draining goes on.
+    }
+    await this.#listener?.drain(graceMs);
+    try {
+      await session.deregister(record.id);
+      this.#events.emit('instance-deregistered', { instance: record.id });
+    } catch {
+      // As above.
+    }
+  }
+
+  async #unwind(): Promise<void> {
+    this.#running = undefined;
+    for (let close = this.#opened.pop(); close; close = this.#opened.pop()) {
+      try {
+        await close();
+      } catch {
+        // What cannot be closed must not keep the rest open.
+      }
+    }
+  }
+
+  #callerOf(service: string, parsed: ParsedClientOptions, running: Running): Caller {
+    const { zone } = this.#options();
+    const { trustDomain } = running.tls.current().identity;
+    const template = this.#parsed.template;
+    if (!template || !parsed.value) throw new UsageError('a client with refused options cannot call');
+    const { version } = parsed.value;
+    const view = this.#viewOf(service, running);
+    return new Caller(
+      {
+        service,
+        expect: parsed.expect(trustDomain, template),
+        selector: parsed.value.selector ?? selector.leastPending(),
+        filters: [
+          ...(version === undefined ? [] : [byVersion(version)]),
+          ...(zone === undefined ? [] : [byZone(zone)]),
+        ],
+      },
+      { view, pool: running.pool, clock: this.#clock },
+    );
+  }
+
+  #viewOf(service: string, running: Running): RegistryView {
+    const known = running.views.get(service);
+    if (known) return known;
+    const { registry } = this.#options();
+    const view = followService({
+      service,
+      session: running.session,
+      registry: registry.kind,
+      events: this.#events,
+      clock: this.#clock,
+      // A registry of this machine holds loopback addresses by nature; one on the network must not aim us at ourselves.
+      endpoints: { allowLoopback: registry.reach === 'machine' || this.endpoints.some(isLoopback) },
+    });
+    running.views.set(service, view);
+    return view;
+  }
+
+  #mayCall(path: string): boolean {
+    if (!this.#outgoing) return this.#called.has(path);
+    return this.#outgoing.authorizer.decide(this.#outgoing.self.current().identity, path).allowed;
+  }
+
+  #options() {
+    if (!this.#parsed.value) throw new UsageError(`the options of ${this.name} were refused`);
+    return this.#parsed.value;
+  }
+
+  #become(state: ServiceState): void {
+    if (this.#state === state) return;
+    const from = this.#state;
+    this.#state = state;
+    this.#events.emit('service-state', { from, to: state });
+  }
+}
+
+// An endpoint that is fine on this machine only.
+function isLoopback(endpoint: Endpoint): boolean {
+  const problem = (allowLoopback: boolean) => endpointProblem(endpoint, { allowLoopback });
+  return problem(true) === undefined && problem(false) !== undefined;
+}
+
+function ignore(): void {}

@@ -1,0 +1,171 @@
+import type { Authorizer } from '../authorization/decide.js';
+import type { Clock } from '../clock.js';
+import type { Method, MethodKind } from '../contract/contract.js';
+import { CallError, Status, statusName } from '../errors.js';
+import type { EventSink } from '../events/events.js';
+import { redactSecrets } from '../secrets/redaction.js';
+import type { ServerInterceptor } from '../transport/interceptors.js';
+import type { IncomingCall, ServedMethod } from '../transport/transport.js';
+import { ServerCall } from './call.js';
+
+/** A handler of any kind, once its types have been checked by `handle()`. */
+export type AnyHandler = (request: unknown, call: ServerCall) => unknown;
+
+export interface DispatchContext {
+  readonly authorizer: Authorizer;
+  readonly events: EventSink;
+  readonly clock: Clock;
+  readonly interceptors: readonly ServerInterceptor[];
+  /** Longest time a call without a deadline may take when it is unary, ms. */
+  readonly unaryDeadlineMs: number;
+}
+
+/**
+ * Everything between a lane and a handler, once for all lanes: authorization first, then validation, interceptors, the
+ * handler, validation of what it returns. Whatever goes wrong ends this call and nothing else.
+ */
+export function serveMethod(method: Method, handler: AnyHandler, context: DispatchContext): ServedMethod {
+  const name = method.path.slice(1);
+  const requestStream = method.kind === 'clientStream' || method.kind === 'bidi';
+  const responseStream = method.kind === 'serverStream' || method.kind === 'bidi';
+  const invoke = intercepted(handler, method.kind, context.interceptors);
+
+  function serve(incoming: IncomingCall, request: Uint8Array | undefined): void {
+    const decision = context.authorizer.decide(incoming.peer, method.path);
+    if (!decision.allowed) {
+      context.events.emit('call-denied', { peer: incoming.peer.id, method: name, rule: decision.rule });
+      incoming.finish({ code: Status.PERMISSION_DENIED, message: `${incoming.peer.id} may not call ${name}` });
+      return;
+    }
+    const call = new ServerCall(incoming, name);
+    try {
+      call.run(() => begin(incoming, call, request));
+    } catch (error) {
+      fail(incoming, call, error);
+    }
+  }
+
+  function begin(incoming: IncomingCall, call: ServerCall, request: Uint8Array | undefined): void {
+    const message = requestStream ? decoded(incoming, call) : decode(call, request as Uint8Array);
+    const result = invoke(message, call);
+    if (responseStream) {
+      pump(incoming, call, result as AsyncIterable<unknown>).catch((error) => fail(incoming, call, error));
+    } else if (isPromise(result)) {
+      const timer = incoming.deadlineAt === Infinity && !requestStream ? limitTime(incoming) : undefined;
+      result.then(
+        (response) => {
+          timer?.cancel();
+          answer(incoming, call, response);
+        },
+        (error) => {
+          timer?.cancel();
+          fail(incoming, call, error);
+        },
+      );
+    } else {
+      answer(incoming, call, result);
+    }
+  }
+
+  function decode(call: ServerCall, bytes: Uint8Array): unknown {
+    try {
+      return method.request.decode(bytes);
+    } catch (error) {
+      if (error instanceof CallError) {
+        context.events.emit('call-rejected', {
+          peer: call.peer.id,
+          method: name,
+          status: statusName(error.code),
+          detail: error.message,
+        });
+      }
+      throw error;
+    }
+  }
+
+  async function* decoded(incoming: IncomingCall, call: ServerCall): AsyncIterable<unknown> {
+    for await (const bytes of incoming.messages()) yield decode(call, bytes);
+  }
+
+  function answer(incoming: IncomingCall, call: ServerCall, response: unknown): void {
+    if (call.cancelled) return;
+    try {
+      incoming.reply(method.response.encode(response), call.trailers);
+    } catch (error) {
+      fail(incoming, call, error);
+    }
+  }
+
+  async function pump(incoming: IncomingCall, call: ServerCall, responses: AsyncIterable<unknown>): Promise<void> {
+    const iterator = responses[Symbol.asyncIterator]();
+    const stop = call.onCancelled(() => void iterator.return?.().catch(ignore));
+    try {
+      for (;;) {
+        const { done, value } = await iterator.next();
+        if (call.cancelled) return;
+        if (done) break;
+        const wait = incoming.send(method.response.encode(value));
+        if (wait) await wait;
+        if (call.cancelled) return;
+      }
+    } catch (error) {
+      void iterator.return?.().catch(ignore);
+      throw error;
+    } finally {
+      stop();
+    }
+    incoming.finish({ code: Status.OK, message: '', trailers: call.trailers });
+  }
+
+  function limitTime(incoming: IncomingCall) {
+    return context.clock.after(context.unaryDeadlineMs, () =>
+      incoming.finish({
+        code: Status.DEADLINE_EXCEEDED,
+        message: 'the caller set no deadline; the limit of the server passed',
+      }),
+    );
+  }
+
+  function fail(incoming: IncomingCall, call: ServerCall, error: unknown): void {
+    if (call.cancelled) return;
+    if (error instanceof CallError) {
+      incoming.finish({
+        code: error.code,
+        message: error.message,
+        trailers: error.metadata ?? call.trailers,
+        details: error.details,
+      });
+      if (error.code !== Status.INTERNAL) return;
+    } else {
+      // The text of a foreign error stays here: it may hold anything.
+      incoming.finish({ code: Status.INTERNAL, message: 'internal error', trailers: call.trailers });
+    }
+    context.events.emit('handler-failed', { method: name, detail: describe(error) });
+  }
+
+  return { path: method.path, requestStream, responseStream, serve };
+}
+
+function intercepted(handler: AnyHandler, kind: MethodKind, interceptors: readonly ServerInterceptor[]): AnyHandler {
+  if (interceptors.length === 0) return handler;
+  return (request, call) => {
+    const seen = Object.assign(call, { kind });
+    const step = (index: number, message: unknown): unknown => {
+      const interceptor = interceptors[index];
+      return interceptor ? interceptor(message, seen, (next) => step(index + 1, next)) : handler(message, call);
+    };
+    return step(0, request);
+  };
+}
+
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return `threw ${typeof error}`;
+  const cause = error.cause instanceof Error ? ` (${error.cause.message})` : '';
+  return redactSecrets(`${error.name}: ${error.message}${cause}`);
+}
+
+function isPromise(value: unknown): value is Promise<unknown> {
+  return typeof (value as Promise<unknown> | undefined)?.then === 'function';
+}
+
+function ignore(): void {}

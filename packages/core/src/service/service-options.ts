@@ -1,0 +1,149 @@
+import semver from 'semver';
+import { z } from 'zod';
+import { type RuleSource, toRuleSource } from '../authorization/rule-source.js';
+import type { Rule, RuleDocument } from '../authorization/rules.js';
+import type { Clock } from '../clock.js';
+import type { Logger } from '../events/logger.js';
+import { defaultIdentityTemplate, type IdentityTemplate, parseIdentityTemplate } from '../identity/template.js';
+import { durationMs, parseOptions } from '../policy/options.js';
+import { type Violation, violation } from '../policy/violation.js';
+import { serviceNameSchema } from '../registry/record.js';
+import type { Registry } from '../registry/registry.js';
+import type { TlsSource } from '../tls/source.js';
+import type { ClientInterceptor, ServerInterceptor } from '../transport/interceptors.js';
+import type { ClientTransport, ServerTransport } from '../transport/transport.js';
+
+export interface ServiceOptions {
+  /** Name in the registry and in the SPIFFE ID: lower-case letters, digits and `-`, at most 63 characters. */
+  readonly name: string;
+  /** Semantic version. */
+  readonly version: string;
+  /** Certificate, key and trust bundle: `tls.fromFiles({...})`. */
+  readonly tls: TlsSource;
+  /** Where the service is found and finds others: `registry.memory()`, `registry.local({...})`. */
+  readonly registry: Registry;
+  /** How calls come in: `server({...})`. Left out: the service only calls. */
+  readonly server?: ServerTransport;
+  /** How calls go out: `client({...})`. */
+  readonly client: ClientTransport;
+  /** Who may call what; required with `server`. An empty list denies everybody. */
+  readonly authorize?: readonly Rule[] | RuleDocument | RuleSource;
+  /** What this service may call, by the same rules with itself as `from`. Left out: the contracts it opens clients for. */
+  readonly authorizeOutgoing?: readonly Rule[] | RuleDocument;
+  /** How service names become SPIFFE IDs. Default: `/svc/{service}` in the own trust domain. */
+  readonly identity?: { readonly template: string; readonly values?: Readonly<Record<string, string>> };
+  /** Published with the instance. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** Failure domain of this instance; callers in the same zone prefer it. Left out: zones play no role. */
+  readonly zone?: string;
+  /** Share of the calls relative to other instances, 0 to 1000. Default 100. */
+  readonly weight?: number;
+  readonly interceptors?: {
+    readonly server?: readonly ServerInterceptor[];
+    readonly client?: readonly ClientInterceptor[];
+  };
+  readonly drain?: {
+    /** Time for callers to learn from the registry that this instance drains, ms. Default 500. */
+    readonly spreadMs?: number;
+    /** Time for running calls to finish after that, ms. Default 10,000. */
+    readonly graceMs?: number;
+  };
+  /** Gets a line for each event; a pino logger fits. Default: readable lines on stderr. `silentLogger` prints nothing. */
+  readonly logger?: Logger;
+  /** For tests: time of heartbeats, expiry and readiness. Deadlines of calls are not affected. */
+  readonly clock?: Clock;
+}
+
+export interface ResolvedServiceOptions extends ServiceOptions {
+  readonly weight: number;
+  readonly drain: { readonly spreadMs: number; readonly graceMs: number };
+}
+
+function having<T>(...methods: string[]): z.ZodType<T> {
+  return z.custom<T>(
+    (value) =>
+      methods.every((method) => typeof (value as Record<string, unknown> | undefined)?.[method] === 'function'),
+    { error: `expected an object with ${methods.join('(), ')}()` },
+  );
+}
+
+const rules = z.custom<Rule[]>((value) => typeof value === 'object' && value !== null, { error: 'expected rules' });
+const interceptors = z.array(z.custom((value) => typeof value === 'function', { error: 'expected a function' }));
+
+const schema = z.strictObject({
+  name: serviceNameSchema,
+  version: z
+    .string()
+    .refine((text) => semver.valid(text) === text, { error: 'expected a semantic version, e.g. 1.2.0' }),
+  tls: having<TlsSource>('check', 'open'),
+  registry: having<Registry>('check', 'open'),
+  server: having<ServerTransport>('check', 'listen').optional(),
+  client: having<ClientTransport>('check', 'open'),
+  authorize: rules.optional(),
+  authorizeOutgoing: rules.optional(),
+  identity: z.strictObject({ template: z.string(), values: z.record(z.string(), z.string()).optional() }).optional(),
+  metadata: z.record(z.string(), z.string()).optional(),
+  zone: z.string().min(1).optional(),
+  weight: z.number().int().min(0).max(1000).default(100),
+  interceptors: z.strictObject({ server: interceptors.optional(), client: interceptors.optional() }).optional(),
+  drain: z
+    .strictObject({
+      spreadMs: z.number().int().min(0).max(600_000).default(500),
+      graceMs: durationMs().default(10_000),
+    })
+    .prefault({}),
+  logger: having<Logger>('debug', 'info', 'warn', 'error').optional(),
+  clock: having<Clock>('now', 'after').optional(),
+});
+
+/** Missing parts whose absence has a name of its own. */
+const missing = { tls: 'tls-missing', registry: 'registry-missing' } as const;
+
+export interface ParsedServiceOptions {
+  readonly value: ResolvedServiceOptions | undefined;
+  readonly template: IdentityTemplate | undefined;
+  readonly violations: readonly Violation[];
+  /** What can be checked for itself, even when other options were refused: its violations belong in the same report. */
+  readonly parts: readonly Checkable[];
+}
+
+export interface Checkable {
+  check(): readonly Violation[] | Promise<readonly Violation[]>;
+}
+
+export function parseServiceOptions(options: unknown): ParsedServiceOptions {
+  const given = (options ?? {}) as Partial<ServiceOptions>;
+  const { value, violations } = parseOptions(schema, options, 'service');
+  const named = violations.map((v) => {
+    const part = v.id === 'option-missing' ? v.path.replace(/^service\./, '') : '';
+    return part in missing ? violation(missing[part as keyof typeof missing], v.path) : v;
+  });
+  if (given.server !== undefined && given.authorize === undefined) {
+    named.push(violation('authorization-missing', 'service.authorize'));
+  }
+  const template = parseTemplate(given.identity);
+  if (typeof template === 'string')
+    named.push(violation('identity-template-invalid', 'service.identity.template', template));
+  return {
+    value: value as ResolvedServiceOptions | undefined,
+    template: typeof template === 'string' ? undefined : template,
+    violations: named,
+    parts: partsOf(given),
+  };
+}
+
+function partsOf(given: Partial<ServiceOptions>): Checkable[] {
+  const parts: unknown[] = [given.tls, given.registry, given.server, given.client];
+  if (given.authorize !== undefined) parts.push(toRuleSource(given.authorize, 'service.authorize'));
+  if (given.authorizeOutgoing !== undefined)
+    parts.push(toRuleSource(given.authorizeOutgoing, 'service.authorizeOutgoing'));
+  return parts.filter((part): part is Checkable => typeof (part as Checkable | undefined)?.check === 'function');
+}
+
+function parseTemplate(identity: ServiceOptions['identity']): IdentityTemplate | string {
+  try {
+    return parseIdentityTemplate(identity?.template ?? defaultIdentityTemplate, identity?.values);
+  } catch (error) {
+    return (error as Error).message;
+  }
+}

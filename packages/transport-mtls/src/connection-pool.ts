@@ -1,0 +1,225 @@
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import {
+  CallError,
+  type ClientHost,
+  type ClientStream,
+  type Connection,
+  type ConnectionPool,
+  type ConnectTarget,
+  isRevoked,
+  type OutgoingCall,
+  type PeerIdentity,
+  type Timer,
+  type TlsMaterial,
+  type UnaryFlight,
+} from '@sallyport/core/spi';
+import type { ResolvedClientOptions } from './client-options.js';
+import { GrpcChannel } from './grpc/client-lane.js';
+import { HandshakeRefusedError, handshake } from './handshake.js';
+
+/** One connection per instance and per generation of our identity. */
+export class Pool implements ConnectionPool {
+  readonly #host: ClientHost;
+  readonly #options: ResolvedClientOptions;
+  readonly #connections = new Map<string, PooledConnection>();
+  /** Replaced ones whose calls are still running. */
+  readonly #retired = new Set<PooledConnection>();
+  readonly #unsubscribe: () => void;
+  #closed = false;
+
+  constructor(host: ClientHost, options: ResolvedClientOptions) {
+    this.#host = host;
+    this.#options = options;
+    this.#unsubscribe = host.tls.onChange((material) => this.#follow(material));
+  }
+
+  live(target: ConnectTarget): Connection | undefined {
+    const connection = this.#connections.get(target.instance);
+    return connection?.usable && connection.target === target ? connection : undefined;
+  }
+
+  async connect(target: ConnectTarget, deadlineAt: number): Promise<Connection> {
+    if (this.#closed) throw new CallError('UNAVAILABLE', 'the client is closed');
+    let connection = this.#connections.get(target.instance);
+    if (!connection || connection.target !== target) {
+      if (connection) this.#retire(connection);
+      connection = new PooledConnection(target, this.#host, this.#options);
+      this.#connections.set(target.instance, connection);
+    }
+    await connection.ready(deadlineAt);
+    return connection;
+  }
+
+  retain(service: string, instances: ReadonlySet<string>): void {
+    for (const [id, connection] of this.#connections) {
+      if (connection.target.service !== service || instances.has(id)) continue;
+      this.#connections.delete(id);
+      this.#retire(connection);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#unsubscribe();
+    for (const connection of [...this.#connections.values(), ...this.#retired]) connection.destroy();
+    this.#connections.clear();
+    this.#retired.clear();
+  }
+
+  #follow(material: TlsMaterial): void {
+    for (const connection of [...this.#connections.values(), ...this.#retired]) connection.revoke(material);
+    for (const connection of this.#connections.values()) this.#retire(connection);
+    this.#connections.clear();
+  }
+
+  #retire(connection: PooledConnection): void {
+    this.#retired.add(connection);
+    connection.retire(() => this.#retired.delete(connection));
+  }
+}
+
+class PooledConnection implements Connection {
+  readonly target: ConnectTarget;
+  readonly #host: ClientHost;
+  readonly #options: ResolvedClientOptions;
+  readonly #material: TlsMaterial;
+  readonly #channel: GrpcChannel;
+  #socket: TLSSocket | undefined;
+  #peer: PeerIdentity | undefined;
+  #revocationKey: string | undefined;
+  #attempt: Promise<void> | undefined;
+  #lastFailure = 'nobody answers';
+  #calls = 0;
+  #onIdle: (() => void) | undefined;
+  #grace: Timer | undefined;
+
+  constructor(target: ConnectTarget, host: ClientHost, options: ResolvedClientOptions) {
+    this.target = target;
+    this.#host = host;
+    this.#options = options;
+    this.#material = host.tls.current();
+    this.#channel = new GrpcChannel(target.endpoint, (socket) => this.#handshake(socket), options);
+  }
+
+  get peer(): PeerIdentity {
+    // A connection is handed out after its handshake only.
+    return this.#peer as PeerIdentity;
+  }
+
+  get usable(): boolean {
+    return this.#channel.connected;
+  }
+
+  /** Joins the attempt under way, or starts one; the attempt outlives an impatient call, because others may have joined it. */
+  ready(deadlineAt: number): Promise<void> {
+    if (this.usable) return Promise.resolve();
+    this.#attempt ??= this.#connect().finally(() => {
+      this.#attempt = undefined;
+    });
+    return before(deadlineAt, this.#attempt, `the deadline passed while connecting to ${this.#address}`);
+  }
+
+  unary(call: OutgoingCall, message: Uint8Array): UnaryFlight {
+    this.#calls++;
+    const flight = this.#channel.unary(call, message);
+    flight.result.then(this.#ended, this.#ended);
+    return flight;
+  }
+
+  stream(call: OutgoingCall): ClientStream {
+    this.#calls++;
+    const stream = this.#channel.stream(call);
+    stream.trailers.then(this.#ended, this.#ended);
+    return stream;
+  }
+
+  /** Takes no more calls; closes when the running ones have ended, at the latest after the grace. */
+  retire(onClosed: () => void): void {
+    this.#onIdle = () => {
+      this.#onIdle = undefined;
+      this.#grace?.cancel();
+      this.#channel.close();
+      onClosed();
+    };
+    if (this.#calls === 0) this.#onIdle();
+    else {
+      this.#grace = this.#host.clock.after(this.#options.rotationGraceMs, () => {
+        this.#onIdle?.();
+        this.destroy();
+      });
+    }
+  }
+
+  /** Ends the connection at once when the server's certificate has been revoked. */
+  revoke(material: TlsMaterial): void {
+    if (this.#revocationKey === undefined || !isRevoked(material, this.#revocationKey)) return;
+    this.#host.events.emit('connection-closed-by-policy', {
+      peer: this.peer.id,
+      reason: 'revoked',
+      detail: `serial ${this.peer.serial}`,
+    });
+    this.destroy();
+  }
+
+  destroy(): void {
+    this.#grace?.cancel();
+    this.#channel.close();
+    this.#socket?.destroy();
+  }
+
+  readonly #ended = (): void => {
+    this.#calls--;
+    if (this.#calls === 0) this.#onIdle?.();
+  };
+
+  async #connect(): Promise<void> {
+    if (await this.#channel.connect(Date.now() + this.#options.connectTimeoutMs)) return;
+    throw new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`);
+  }
+
+  get #address(): string {
+    const { host, port } = this.target.endpoint;
+    return `${host}:${port}`;
+  }
+
+  async #handshake(tcp: Socket): Promise<Socket> {
+    try {
+      const { socket, peer, revocationKey } = await handshake(tcp, {
+        target: this.target,
+        material: this.#material,
+        protocols: ['h2'],
+        timeoutMs: this.#options.connectTimeoutMs,
+      });
+      this.#socket = socket;
+      this.#peer = peer;
+      this.#revocationKey = revocationKey;
+      return socket;
+    } catch (error) {
+      this.#refused(error);
+      throw error;
+    }
+  }
+
+  #refused(error: unknown): void {
+    if (!(error instanceof HandshakeRefusedError)) return;
+    this.#lastFailure = `${error.reason}: ${error.message}`;
+    this.#host.events.emit('server-identity-refused', {
+      target: this.target.service,
+      reason: error.reason,
+      detail: error.message,
+      address: this.#address,
+      ...(error.presented === undefined ? {} : { presented: error.presented }),
+    });
+  }
+}
+
+function before<T>(deadlineAt: number, work: Promise<T>, late: string): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(
+      () => reject(new CallError('DEADLINE_EXCEEDED', late)),
+      Math.max(0, deadlineAt - Date.now()),
+    );
+    work.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}

@@ -1,0 +1,199 @@
+import type { EventEmitter } from 'node:events';
+import type { TLSSocket } from 'node:tls';
+import {
+  Server,
+  ServerCredentials,
+  type ServerDuplexStream,
+  type ServerReadableStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type sendUnaryData,
+} from '@grpc/grpc-js';
+import {
+  type CallStatus,
+  type IncomingCall,
+  type Metadata,
+  type PeerIdentity,
+  type ServedMethod,
+  Status,
+} from '@sallyport/core/spi';
+import type { AcceptedPeer, LaneConnection, MakeServerLane, ServerLane } from '../lane.js';
+import type { ResolvedServerLimits } from '../server-options.js';
+import { asBuffer } from './bytes.js';
+import { fromGrpc, measure, toGrpc } from './metadata.js';
+import { toGrpcStatus } from './status.js';
+
+/** gRPC over HTTP/2 on @grpc/grpc-js: for any gRPC client in any language. */
+export const grpcServerLane: MakeServerLane = (methods, limits) => new GrpcServerLane(methods, limits);
+
+type UnaryCall = ServerUnaryCall<Buffer, Buffer>;
+type ReadableCall = ServerReadableStream<Buffer, Buffer>;
+type WritableCall = ServerWritableStream<Buffer, Buffer>;
+type DuplexCall = ServerDuplexStream<Buffer, Buffer>;
+type AnyCall = UnaryCall | ReadableCall | WritableCall | DuplexCall;
+type Respond = sendUnaryData<Buffer>;
+
+class GrpcServerLane implements ServerLane {
+  readonly protocol = 'h2';
+  readonly #server: Server;
+  readonly #limits: ResolvedServerLimits;
+  /** By the object that grpc-js hands out as the peer's certificate: see accept(). */
+  readonly #peers = new WeakMap<object, AcceptedPeer>();
+
+  constructor(methods: readonly ServedMethod[], limits: ResolvedServerLimits) {
+    this.#limits = limits;
+    this.#server = new Server({
+      'grpc.max_concurrent_streams': limits.maxConcurrentCalls,
+      'grpc.max_receive_message_length': limits.maxMessageBytes,
+      'grpc.max_send_message_length': limits.maxMessageBytes,
+      'grpc.max_connection_idle_ms': limits.idleTimeoutMs,
+      'grpc.max_connection_age_ms': limits.maxConnectionAgeMs,
+      'grpc.max_connection_age_grace_ms': limits.maxConnectionAgeGraceMs,
+      'grpc.keepalive_time_ms': limits.keepaliveIntervalMs,
+      'grpc.keepalive_timeout_ms': limits.keepaliveTimeoutMs,
+      'grpc.enable_channelz': 0,
+    });
+    for (const method of methods) this.#register(method);
+  }
+
+  accept(socket: TLSSocket, peer: AcceptedPeer): LaneConnection {
+    // grpc-js asks the socket for the certificate on every call that wants to know its peer, 13-50 µs each. The certificate of a
+    // connection never changes, so it is fetched once; and being one object, it leads back to this connection's peer.
+    const certificate = socket.getPeerCertificate();
+    this.#peers.set(certificate, peer);
+    socket.getPeerCertificate = () => certificate as never;
+    // Insecure only by name: the socket is the TLS socket that the listener has verified.
+    const injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
+    injector.injectConnection(socket);
+    return {
+      drain: (graceMs) => injector.drain(graceMs),
+      release: () => injector.destroy(),
+    };
+  }
+
+  close(): void {
+    this.#server.forceShutdown();
+  }
+
+  #register(method: ServedMethod): void {
+    const serve = (call: AnyCall, respond: Respond | undefined, request: Buffer | undefined): void => {
+      const admitted = this.#admit(call);
+      if ('guard' in admitted) {
+        admitted.guard.call(request?.length ?? 0);
+        method.serve(new GrpcIncomingCall(call, respond, method.path, admitted), request);
+      } else {
+        finish(call, respond, admitted);
+      }
+    };
+    const { requestStream, responseStream } = method;
+    const handler = requestStream
+      ? responseStream
+        ? (call: DuplexCall) => serve(call, undefined, undefined)
+        : (call: ReadableCall, respond: Respond) => serve(call, respond, undefined)
+      : responseStream
+        ? (call: WritableCall) => serve(call, undefined, call.request)
+        : (call: UnaryCall, respond: Respond) => serve(call, respond, call.request);
+    const type = requestStream ? (responseStream ? 'bidi' : 'clientStream') : responseStream ? 'serverStream' : 'unary';
+    this.#server.register(method.path, handler as never, asBuffer, asBuffer, type);
+  }
+
+  #admit(call: AnyCall): AcceptedPeer | CallStatus {
+    const { entries, bytes } = measure(call.metadata);
+    if (entries > this.#limits.maxMetadataEntries || bytes > this.#limits.maxMetadataBytes) {
+      return { code: Status.RESOURCE_EXHAUSTED, message: 'too much metadata' };
+    }
+    return this.#peerOf(call) ?? { code: Status.UNAVAILABLE, message: 'the connection is gone' };
+  }
+
+  #peerOf(call: AnyCall): AcceptedPeer | undefined {
+    try {
+      const certificate = call.getAuthContext().sslPeerCertificate;
+      return certificate && this.#peers.get(certificate);
+    } catch {
+      // The session lost its socket between the frame and this call.
+      return undefined;
+    }
+  }
+}
+
+class GrpcIncomingCall implements IncomingCall {
+  readonly path: string;
+  readonly peer: PeerIdentity;
+  readonly #accepted: AcceptedPeer;
+  readonly #call: AnyCall;
+  readonly #respond: Respond | undefined;
+  #metadata: Metadata | undefined;
+  #finished = false;
+
+  constructor(call: AnyCall, respond: Respond | undefined, path: string, peer: AcceptedPeer) {
+    this.#call = call;
+    this.#respond = respond;
+    this.path = path;
+    this.peer = peer.identity;
+    this.#accepted = peer;
+  }
+
+  get metadata(): Metadata {
+    this.#metadata ??= fromGrpc(this.#call.metadata);
+    return this.#metadata;
+  }
+
+  get deadlineAt(): number {
+    const deadline = this.#call.getDeadline();
+    return typeof deadline === 'number' ? deadline : deadline.getTime();
+  }
+
+  onCancelled(listener: () => void): void {
+    // grpc-js reports the end of every call that way; only an end that was not ours is a cancellation.
+    (this.#call as EventEmitter).once('cancelled', () => {
+      if (!this.#finished) listener();
+    });
+  }
+
+  async *messages(): AsyncIterable<Uint8Array> {
+    // A plain `for await` would destroy the stream at its end, and with it the way back to the caller.
+    const messages: AsyncIterable<Buffer> = (this.#call as ReadableCall).iterator({ destroyOnReturn: false });
+    for await (const message of messages) {
+      this.#accepted.guard.message(message.length);
+      yield message;
+    }
+  }
+
+  sendHeaders(headers: Metadata): void {
+    this.#call.sendMetadata(toGrpc(headers));
+  }
+
+  send(message: Uint8Array): Promise<void> | undefined {
+    const call = this.#call as WritableCall;
+    if (call.write(asBuffer(message))) return undefined;
+    return new Promise((resolve) => {
+      const done = () => {
+        call.off('drain', done);
+        call.off('close', done);
+        resolve();
+      };
+      call.on('drain', done);
+      call.on('close', done);
+    });
+  }
+
+  reply(message: Uint8Array, trailers: Metadata | undefined): void {
+    if (this.#finished) return;
+    this.#finished = true;
+    this.#respond?.(null, asBuffer(message), trailers && toGrpc(trailers));
+  }
+
+  finish(status: CallStatus): void {
+    if (this.#finished) return;
+    this.#finished = true;
+    finish(this.#call, this.#respond, status);
+  }
+}
+
+function finish(call: AnyCall, respond: Respond | undefined, status: CallStatus): void {
+  const grpcStatus = toGrpcStatus(status);
+  if (respond) respond(grpcStatus, null, grpcStatus.metadata);
+  else if (status.code === Status.OK) (call as WritableCall).end(grpcStatus.metadata);
+  // Their documented way to end a streaming call with a status.
+  else call.emit('error', Object.assign(new Error(grpcStatus.details), grpcStatus));
+}

@@ -1,0 +1,34 @@
+import type { Metadata as GrpcMetadata, StatusObject } from '@grpc/grpc-js';
+import {
+  CallError,
+  type CallStatus,
+  decodeStatusDetails,
+  encodeStatusDetails,
+  Status,
+  type StatusCode,
+} from '@sallyport/core/spi';
+import { fromGrpc, statusDetailsOf, toGrpc, withStatusDetails } from './metadata.js';
+
+/** The status of a finished call as grpc-js wants it. */
+export function toGrpcStatus(status: CallStatus): { code: number; details: string; metadata: GrpcMetadata } {
+  // grpc-js percent-encodes the message and throws, outside of any handler, on a lone surrogate.
+  const details = status.message.toWellFormed();
+  const metadata = toGrpc(status.trailers);
+  if (status.details && status.details.length > 0) {
+    withStatusDetails(metadata, encodeStatusDetails(status.code, status.message, status.details));
+  }
+  return { code: status.code, details, metadata };
+}
+
+/** A failed call of grpc-js as ours. */
+export function toCallError(status: StatusObject): CallError {
+  const bytes = statusDetailsOf(status.metadata);
+  return new CallError(knownCode(status.code), status.details, {
+    metadata: fromGrpc(status.metadata),
+    details: bytes ? decodeStatusDetails(bytes) : [],
+  });
+}
+
+function knownCode(code: number): StatusCode {
+  return code >= 1 && code <= 16 ? (code as StatusCode) : Status.UNKNOWN;
+}

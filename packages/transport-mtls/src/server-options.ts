@@ -1,0 +1,124 @@
+import { isIP } from 'node:net';
+import { durationMs, type Endpoint, limit, type ParsedOptions, parseOptions } from '@sallyport/core/spi';
+import { z } from 'zod';
+
+/** What one server lets its callers take. Every limit is finite; leave a field out for its default. */
+export interface ServerLimits {
+  /** Connections open at once, handshakes under way included. Default 1,000. */
+  readonly maxConnections?: number;
+  /** Connections open at once of one identity. Default 100. */
+  readonly maxConnectionsPerPeer?: number;
+  /** Calls under way on one connection (RFC 9113 §5.1.2). Default 256. */
+  readonly maxConcurrentCalls?: number;
+  /** Size of one message either way, bytes, after decompression. Default 4 MiB. */
+  readonly maxMessageBytes?: number;
+  /** Size of a call's metadata, bytes. Default 16 KiB. */
+  readonly maxMetadataBytes?: number;
+  /** Number of a call's metadata entries. Default 100. */
+  readonly maxMetadataEntries?: number;
+  /** Time a peer has for the TLS handshake, ms. Default 5,000. */
+  readonly handshakeTimeoutMs?: number;
+  /** A connection without calls is closed after it, ms. Default 5 minutes. */
+  readonly idleTimeoutMs?: number;
+  /** Age at which a connection is asked to reconnect, ms: bounds how long an old identity lives. Default 30 minutes. */
+  readonly maxConnectionAgeMs?: number;
+  /** What running calls get after that before they are ended, ms. Default 1 minute. */
+  readonly maxConnectionAgeGraceMs?: number;
+  /** Silence after which a peer is probed (RFC 9113 §6.7), ms. Default 30,000. */
+  readonly keepaliveIntervalMs?: number;
+  /** Time it has to answer, ms. Default 10,000. */
+  readonly keepaliveTimeoutMs?: number;
+  /** Longest time a unary call without a deadline may take, ms. Default 60,000. */
+  readonly unaryDeadlineMs?: number;
+}
+
+export interface ServerOptions {
+  /** `host:port` to listen on; port 0 picks a free one. Default `127.0.0.1:0`. */
+  readonly address?: string;
+  /** `host:port` that others dial, where it differs from the bound address. Port 0 stands for the bound port. */
+  readonly advertise?: string;
+  /** Client certificates are always required; `true` only says so. */
+  readonly requireClientCert?: true;
+  /** Names the reason for listening on every interface (`0.0.0.0` or `::`); refused without it. Needs `advertise`. */
+  readonly allowWildcardBind?: { readonly reason: string };
+  readonly limits?: ServerLimits;
+}
+
+export type ResolvedServerLimits = Required<ServerLimits>;
+
+export interface ResolvedServerOptions {
+  readonly address: Endpoint;
+  readonly advertise: Endpoint | undefined;
+  readonly limits: ResolvedServerLimits;
+}
+
+const MINUTE = 60_000;
+
+const limits = z.strictObject({
+  maxConnections: limit().default(1000),
+  maxConnectionsPerPeer: limit().default(100),
+  maxConcurrentCalls: limit({ max: 100_000 }).default(256),
+  maxMessageBytes: limit({ max: 256 * 1024 * 1024 }).default(4 * 1024 * 1024),
+  maxMetadataBytes: limit({ max: 64 * 1024 }).default(16 * 1024),
+  maxMetadataEntries: limit({ max: 128 }).default(100),
+  handshakeTimeoutMs: durationMs().default(5000),
+  idleTimeoutMs: durationMs().default(5 * MINUTE),
+  maxConnectionAgeMs: durationMs().default(30 * MINUTE),
+  maxConnectionAgeGraceMs: durationMs().default(MINUTE),
+  keepaliveIntervalMs: durationMs().default(30_000),
+  keepaliveTimeoutMs: durationMs().default(10_000),
+  unaryDeadlineMs: durationMs().default(MINUTE),
+});
+
+const hostAndPort = z.string().transform((text, context) => {
+  const endpoint = parseAddress(text);
+  if (endpoint) return endpoint;
+  context.addIssue({ code: 'custom', message: 'expected host:port, e.g. 10.0.0.5:8443 or [::1]:0' });
+  return z.NEVER;
+});
+
+const schema = z
+  .strictObject({
+    address: hostAndPort.prefault('127.0.0.1:0'),
+    advertise: hostAndPort.optional(),
+    requireClientCert: z.literal(true).optional(),
+    allowWildcardBind: z.strictObject({ reason: z.string().trim().min(1) }).optional(),
+    limits: limits.prefault({}),
+  })
+  .superRefine((options, context) => {
+    if (!isWildcard(options.address.host)) return;
+    if (!options.allowWildcardBind) {
+      context.addIssue({
+        code: 'custom',
+        path: ['address'],
+        message: 'the server would listen on every network interface',
+        params: { violation: 'server-wildcard-bind' },
+      });
+    } else if (!options.advertise) {
+      context.addIssue({
+        code: 'custom',
+        path: ['advertise'],
+        message: 'a server on every interface must say which address others dial',
+        params: { violation: 'option-missing' },
+      });
+    }
+  });
+
+export function parseServerOptions(options: unknown): ParsedOptions<ResolvedServerOptions> {
+  return parseOptions(schema, options, 'server') as ParsedOptions<ResolvedServerOptions>;
+}
+
+/** `host:port` or `[ipv6]:port`; undefined when it is neither. */
+export function parseAddress(text: string): Endpoint | undefined {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/@]*)):(\d{1,5})$/.exec(text);
+  if (!match) return undefined;
+  const port = Number(match[3]);
+  const bracketed = match[1];
+  if (port > 65_535 || (bracketed !== undefined && isIP(bracketed) !== 6)) return undefined;
+  // Without a host Node would listen on every interface: `:8081` says so, in the words that the check looks for.
+  return { host: bracketed ?? (match[2] === '' ? '::' : (match[2] as string)), port };
+}
+
+function isWildcard(host: string): boolean {
+  return host === '0.0.0.0' || host === '*' || (isIP(host) === 6 && /^[0:]+$/.test(host)) || host === '::ffff:0.0.0.0';
+}

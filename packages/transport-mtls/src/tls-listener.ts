@@ -1,0 +1,253 @@
+import { X509Certificate } from 'node:crypto';
+import type { Socket } from 'node:net';
+import { createServer, type Server, type TLSSocket } from 'node:tls';
+import {
+  CallError,
+  type Endpoint,
+  every,
+  type HandshakeRefusal,
+  handshakeRefusal,
+  isRevoked,
+  type Listener,
+  type PeerIdentity,
+  type PeerVerdict,
+  presentedPeer,
+  revocationKeyOf,
+  type ServerHost,
+  serverTlsOptions,
+  type Timer,
+  type TlsMaterial,
+  verifyPeer,
+} from '@sallyport/core/spi';
+import { FloodGuard } from './flood-guard.js';
+import type { LaneConnection, MakeServerLane, ServerLane } from './lane.js';
+import type { ResolvedServerOptions } from './server-options.js';
+
+/** How often connections are checked for floods and expired certificates, ms. */
+const PATROL_MS = 1000;
+
+/** Binds the port and serves until closed. Rejects, with nothing bound, when the address cannot be had. */
+export async function listen(
+  host: ServerHost,
+  options: ResolvedServerOptions,
+  lanes: readonly MakeServerLane[],
+): Promise<Listener> {
+  const listener = new TlsListener(host, options, lanes);
+  await listener.bind();
+  return listener;
+}
+
+interface Accepted {
+  readonly identity: PeerIdentity;
+  readonly guard: FloodGuard;
+  readonly lane: LaneConnection;
+  readonly revocationKey: string;
+  expired: boolean;
+}
+
+interface Admission {
+  readonly ok: true;
+  readonly lane: ServerLane;
+  readonly identity: PeerIdentity;
+  readonly revocationKey: string;
+}
+
+type Refusal = Extract<PeerVerdict, { ok: false }>;
+
+/** The one door: TCP, TLS 1.3 with a client certificate, identity, ALPN; then the lane of that protocol takes over. */
+class TlsListener implements Listener {
+  readonly #host: ServerHost;
+  readonly #options: ResolvedServerOptions;
+  readonly #lanes: ReadonlyMap<string, ServerLane>;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  readonly #accepted = new Map<TLSSocket, Accepted>();
+  readonly #perPeer = new Map<string, number>();
+  readonly #patrol: Timer;
+  readonly #unsubscribe: () => void;
+  #closed: Promise<void> | undefined;
+  #endpoints: readonly Endpoint[] = [];
+
+  constructor(host: ServerHost, options: ResolvedServerOptions, makeLanes: readonly MakeServerLane[]) {
+    this.#host = host;
+    this.#options = options;
+    this.#lanes = new Map(
+      makeLanes.map((make) => make(host.methods, options.limits)).map((lane) => [lane.protocol, lane]),
+    );
+    this.#server = createServer({
+      ...serverTlsOptions(host.tls.current()),
+      ALPNProtocols: [...this.#lanes.keys()],
+      handshakeTimeout: options.limits.handshakeTimeoutMs,
+    });
+    this.#server.maxConnections = options.limits.maxConnections;
+    this.#server.on('connection', (socket: Socket) => this.#track(socket));
+    this.#server.on('drop', (drop) => {
+      this.#refused('too-many-connections', 'the limit of connections is reached', drop?.remoteAddress);
+    });
+    this.#server.on('tlsClientError', (error, socket) => {
+      const { reason, detail } = handshakeRefusal(error, socket);
+      this.#refused(reason, detail, socket.remoteAddress);
+      // Without it a socket whose handshake timed out stays open.
+      socket.destroy();
+    });
+    this.#server.on('secureConnection', (socket) => this.#admit(socket));
+    this.#unsubscribe = host.tls.onChange((material) => this.#follow(material));
+    this.#patrol = every(host.clock, PATROL_MS, () => this.#inspect());
+  }
+
+  get endpoints(): readonly Endpoint[] {
+    return this.#endpoints;
+  }
+
+  get connections(): number {
+    return this.#sockets.size;
+  }
+
+  async bind(): Promise<void> {
+    const { address, advertise } = this.#options;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#server.once('error', reject);
+        this.#server.listen(address.port, address.host, () => {
+          this.#server.off('error', reject);
+          resolve();
+        });
+      });
+    } catch (error) {
+      await this.close();
+      const code = (error as NodeJS.ErrnoException).code ?? 'unknown error';
+      throw new CallError('UNAVAILABLE', `cannot listen on ${address.host}:${address.port}: ${code}`, { cause: error });
+    }
+    this.#server.on('error', (error: NodeJS.ErrnoException) => {
+      this.#host.events.emit('accept-failed', { detail: error.code ?? error.name });
+    });
+    const bound = this.#server.address() as { address: string; port: number };
+    const advertised = advertise ?? { host: address.host, port: bound.port };
+    this.#endpoints = [{ host: advertised.host, port: advertised.port === 0 ? bound.port : advertised.port }];
+    this.#host.events.emit('listening', { address: `${bound.address}:${bound.port}` });
+  }
+
+  async drain(graceMs: number): Promise<void> {
+    this.#stopAccepting();
+    for (const { lane } of this.#accepted.values()) lane.drain(graceMs);
+    const deadline = Date.now() + graceMs;
+    while (this.#accepted.size > 0 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 10));
+    await this.close();
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.#patrol.cancel();
+    this.#unsubscribe();
+    const closed = this.#server.listening
+      ? new Promise<void>((resolve) => this.#server.once('close', resolve))
+      : undefined;
+    this.#stopAccepting();
+    for (const lane of this.#lanes.values()) lane.close();
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
+  }
+
+  #stopAccepting(): void {
+    if (this.#server.listening) this.#server.close();
+  }
+
+  #track(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+  }
+
+  #admit(socket: TLSSocket): void {
+    socket.on('error', ignore);
+    const verdict = this.#judge(socket);
+    if (verdict.ok) {
+      this.#serve(socket, verdict);
+    } else {
+      this.#refused(verdict.reason, verdict.detail, socket.remoteAddress, verdict.peer);
+      socket.destroy();
+    }
+  }
+
+  /** What TLS itself does not decide: protocol, resumption, identity, and how many connections one identity may have. */
+  #judge(socket: TLSSocket): Admission | Refusal {
+    // Node accepts a client that offers no protocol at all.
+    const lane = this.#lanes.get(socket.alpnProtocol || '');
+    if (!lane) return refusal('alpn', `the client offers none of ${[...this.#lanes.keys()].join(', ')}`);
+    if (socket.isSessionReused()) return refusal('resumed', 'a resumed session shows no certificate');
+    const presented = presentedPeer(socket);
+    if (!presented) return refusal('no-certificate', 'the client presented no certificate');
+    const verdict = verifyPeer(presented, this.#host.tls.current());
+    if (!verdict.ok) return verdict;
+    const { peer: identity } = verdict;
+    const open = this.#perPeer.get(identity.id) ?? 0;
+    if (open >= this.#options.limits.maxConnectionsPerPeer) {
+      return refusal('too-many-connections', `${open} connections of this identity are open`, identity.id);
+    }
+    return { ok: true, lane, identity, revocationKey: revocationKeyOf(new X509Certificate(presented.raw)) };
+  }
+
+  #serve(socket: TLSSocket, { lane, identity, revocationKey }: Admission): void {
+    const guard = new FloodGuard();
+    this.#perPeer.set(identity.id, (this.#perPeer.get(identity.id) ?? 0) + 1);
+    const connection = lane.accept(socket, { identity, guard });
+    this.#accepted.set(socket, { identity, guard, lane: connection, revocationKey, expired: false });
+    socket.once('close', () => {
+      this.#accepted.delete(socket);
+      const left = (this.#perPeer.get(identity.id) ?? 1) - 1;
+      if (left > 0) this.#perPeer.set(identity.id, left);
+      else this.#perPeer.delete(identity.id);
+      connection.release();
+    });
+  }
+
+  /** New material: new handshakes use it at once; peers that it revokes leave at once. */
+  #follow(material: TlsMaterial): void {
+    // setSecureContext resets whatever it is not given again, the minimum version among it.
+    this.#server.setSecureContext(serverTlsOptions(material));
+    for (const [socket, { identity, revocationKey }] of this.#accepted) {
+      if (isRevoked(material, revocationKey)) this.#evict(socket, identity, 'revoked', `serial ${identity.serial}`);
+    }
+  }
+
+  #inspect(): void {
+    const now = this.#host.clock.now();
+    for (const [socket, accepted] of this.#accepted) {
+      const { identity, guard, lane } = accepted;
+      if (guard.isFlood(socket.bytesRead, socket.bytesWritten)) {
+        this.#evict(socket, identity, 'abuse', 'flood of frames that carry no call');
+      } else if (now > identity.notAfter && !accepted.expired) {
+        accepted.expired = true;
+        this.#host.events.emit('connection-closed-by-policy', {
+          peer: identity.id,
+          reason: 'expired',
+          detail: 'the certificate it was opened with has expired',
+        });
+        lane.drain(this.#options.limits.maxConnectionAgeGraceMs);
+      }
+    }
+  }
+
+  #evict(socket: TLSSocket, identity: PeerIdentity, reason: 'revoked' | 'abuse', detail: string): void {
+    this.#host.events.emit('connection-closed-by-policy', { peer: identity.id, reason, detail });
+    socket.destroy();
+  }
+
+  #refused(reason: HandshakeRefusal, detail: string, remoteAddress: string | undefined, peer?: string): void {
+    this.#host.events.emit('handshake-refused', {
+      reason,
+      detail,
+      remoteAddress: remoteAddress ?? 'unknown',
+      ...(peer === undefined ? {} : { peer }),
+    });
+  }
+}
+
+function refusal(reason: HandshakeRefusal, detail: string, peer?: string): Refusal {
+  return { ok: false, reason, detail, ...(peer === undefined ? {} : { peer }) };
+}
+
+function ignore(): void {}
