@@ -34,7 +34,7 @@ export function endpointProblem({ host }: Endpoint, { allowLoopback }: EndpointP
   const family = isIP(host);
   if (family === 0) {
     if (!isHost(host)) return 'neither an IP address nor a host name';
-    return !allowLoopback && LOCALHOST.test(host) ? 'a loopback name' : undefined;
+    return !allowLoopback && isLoopback(host) ? 'a loopback name' : undefined;
   }
   // A BlockList judges IPv4-mapped IPv6 addresses (::ffff:169.254.169.254) by its IPv4 rules.
   const within = (list: BlockList) => list.check(host, family === 4 ? 'ipv4' : 'ipv6');
@@ -42,8 +42,14 @@ export function endpointProblem({ host }: Endpoint, { allowLoopback }: EndpointP
   if (within(linkLocal)) return 'a link-local address, where clouds serve instance credentials';
   if (within(cloudMetadata)) return 'the metadata address of a cloud';
   if (within(multicast)) return 'a multicast, broadcast or reserved address';
-  if (!allowLoopback && within(loopback)) return 'a loopback address';
+  if (!allowLoopback && isLoopback(host)) return 'a loopback address';
   return undefined;
+}
+
+/** True for 127.0.0.0/8, ::1 and the names of the same; false for names that merely resolve to them. */
+export function isLoopback(host: string): boolean {
+  const family = isIP(host);
+  return family === 0 ? LOCALHOST.test(host) : loopback.check(host, family === 4 ? 'ipv4' : 'ipv6');
 }
 
 function isHost(host: string): boolean {
