@@ -203,7 +203,7 @@ class LastKnownGood implements RegistryView {
       this.#refused.delete(parsed.record.id);
       return parsed.record;
     }
-    this.#refuse(nameOf(input), problem ?? 'not a record');
+    this.#refuse(nameOf(input), problem ?? 'it is not a record');
     return undefined;
   }
 
@@ -218,10 +218,12 @@ class LastKnownGood implements RegistryView {
       : undefined;
   }
 
-  #refuse(instance: string, detail: string): void {
-    if (this.#refused.get(instance) === detail) return;
+  #refuse(name: string | undefined, detail: string): void {
+    const key = name ?? detail;
+    if (this.#refused.get(key) === detail) return;
     if (this.#refused.size >= MAX_INSTANCES) this.#refused.clear();
-    this.#refused.set(instance, detail);
+    this.#refused.set(key, detail);
+    const instance = name ?? '(no valid id)';
     this.#options.events.emit('registry-record-refused', { target: this.service, instance, detail });
   }
 
@@ -289,8 +291,8 @@ function sameInstances(a: ReadonlyMap<string, InstanceRecord>, b: ReadonlyMap<st
   return true;
 }
 
-/** What to call a record that may not even have an id. */
-function nameOf(input: unknown): string {
+/** The id, unless the record has none that is fit to print. */
+function nameOf(input: unknown): string | undefined {
   const id = typeof input === 'object' && input !== null && 'id' in input ? input.id : undefined;
-  return typeof id === 'string' && /^[A-Za-z0-9._-]{1,128}$/.test(id) ? id : '(no valid id)';
+  return typeof id === 'string' && /^[A-Za-z0-9._-]{1,128}$/.test(id) ? id : undefined;
 }
