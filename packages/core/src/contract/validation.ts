@@ -1,11 +1,12 @@
 import type { z } from 'zod';
 import { CallError } from '../errors.js';
 import { badRequest } from '../transport/status-details.js';
+import type { Subject } from './json-text.js';
 
 export type Issue = z.core.$ZodIssue;
 
 /** One field that breaks the contract, in words that come from the schema and never from the value. */
-export interface FieldProblem {
+interface FieldProblem {
   /** `items[2].cents`; empty for the message itself. */
   readonly field: string;
   /** `expected number` */
@@ -38,11 +39,17 @@ export function receivedResponseInvalid(issues: readonly Issue[]): CallError {
   return new CallError('INTERNAL', describe('response', fieldProblems(issues), issues.length));
 }
 
+/** At the receiver of a message that is too large to look for the field. */
+export function unsearched(subject: Subject): CallError {
+  const message = `${subject} does not match its schema; it is too large to say where`;
+  return new CallError(subject === 'request' ? 'INVALID_ARGUMENT' : 'INTERNAL', message);
+}
+
 function fieldProblems(issues: readonly Issue[]): FieldProblem[] {
   return issues.slice(0, MAX_LISTED).map((issue) => ({ field: fieldName(issue.path), problem: problemOf(issue) }));
 }
 
-function describe(subject: string, problems: readonly FieldProblem[], total: number): string {
+function describe(subject: Subject, problems: readonly FieldProblem[], total: number): string {
   const listed = problems.map(({ field, problem }) =>
     field === '' ? `${subject}: ${problem}` : `${subject} field "${field}": ${problem}`,
   );

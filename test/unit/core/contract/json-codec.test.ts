@@ -202,15 +202,42 @@ describe('JSON codec', () => {
       assert.equal(refusal(() => echo.request.decode(json('12345678'))).code, RESOURCE_EXHAUSTED);
     });
 
-    it('finds one of a million wrong elements without looking at the others', () => {
-      const method = echo(z.object({ list: z.array(z.string()) }), z.unknown());
-      const bytes = Buffer.from(`{"list":[${'1,'.repeat(1_000_000)}1]}`);
-      const begin = performance.now();
+    for (const [what, element, wrong] of [
+      ['of the wrong type', z.string(), '1'],
+      ['that fail a check', z.string().min(3), '""'],
+      ['that fail a refinement', z.string().refine(() => false), '""'],
+      ['that fail a codec', when, '""'],
+    ] as const) {
+      it(`refuses a million elements ${what} without an issue for each`, () => {
+        const method = echo(z.object({ list: z.array(element) }), z.unknown());
+        const bytes = Buffer.from(`{"list":[${`${wrong},`.repeat(1_000_000)}${wrong}]}`);
+        const begin = performance.now();
 
-      const error = refusal(() => method.request.decode(bytes));
+        const error = refusal(() => method.request.decode(bytes));
 
-      assert.equal(error.message, 'request field "list[0]": expected string');
-      assert.ok(performance.now() - begin < 1000);
+        assert.equal(error.code, INVALID_ARGUMENT);
+        assert.equal(error.message, 'request does not match its schema; it is too large to say where');
+        assert.ok(performance.now() - begin < 1000);
+      });
+    }
+
+    it('names the field in a message of 32 KiB, and takes a valid one beyond', () => {
+      const method = echo(z.object({ list: z.array(z.string()), last: z.int() }), z.unknown());
+      const list = Array(6545).fill('aa');
+
+      const searched = refusal(() => method.request.decode(json({ list, last: 'x' })));
+
+      assert.equal(searched.message, 'request field "last": expected number');
+      assert.equal(method.request.decode(json({ list: [...list, ...list], last: 1 })).list.length, 13_090);
+    });
+
+    it('refuses a large response that breaks the schema', () => {
+      const method = echo(z.unknown(), z.array(z.string()));
+
+      const error = refusal(() => method.response.decode(json(Array(50_000).fill(1))));
+
+      assert.equal(error.code, INTERNAL);
+      assert.equal(error.message, 'response does not match its schema; it is too large to say where');
     });
   });
 
