@@ -172,11 +172,11 @@ function checkAuthority(certificate: X509Certificate, field: string, refuse: Ref
 }
 
 /** A CA that names its trust domain must not stand in the bundle of another. */
-function checkDomain(domain: string, anchors: readonly X509Certificate[], field: string, refuse: Refuse): void {
+function checkDomain(domain: string, anchors: readonly X509Certificate[], field: string, refuse: Refuse): undefined {
   try {
     if (parseTrustDomain(domain) !== domain) throw new TypeError('it is written as a name, not as an id');
   } catch (error) {
-    refuse('option-invalid', field, error instanceof Error ? error.message : undefined);
+    return refuse('option-invalid', field, error instanceof Error ? error.message : undefined);
   }
   for (const anchor of anchors) {
     const verdict = checkSigner(anchor.raw);
