@@ -132,8 +132,9 @@ export class FolderFollower {
 
   /** `change` is a heartbeat, a hidden name is a draft; everything else is news. */
   #onChange(type: string, name: string | null): void {
-    if (type === 'change' || (name?.startsWith('.') && name !== basename(this.#options.path))) return;
-    if (this.#rescan || this.#closed) return;
+    // The folder itself is gone, and with it what was watched.
+    if (name === basename(this.#options.path)) this.#unwatch();
+    if (type === 'change' || name?.startsWith('.') || this.#rescan || this.#closed) return;
     this.#rescan = true;
     if (this.#scanning) return;
     this.#timer?.cancel();
