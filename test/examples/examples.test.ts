@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { type Exit, runNode } from '../support/child.js';
+import { root } from '../support/repository.js';
+
+describe('examples', function () {
+  this.timeout(60_000);
+
+  it('01-hello greets the caller by its identity and refuses the stranger', async () => {
+    const { code, stdout } = await example('01-hello/hello.js');
+
+    assert.equal(code, 0);
+    assert.match(stdout, /^Hello Ann, you came as spiffe:\/\/hello\.example\/svc\/web$/m);
+    assert.match(stdout, /^PERMISSION_DENIED: spiffe:\/\/hello\.example\/svc\/stranger may not call/m);
+  });
+
+  it('02-two-services finds auth through users, and keeps web away from auth', async () => {
+    const { code, stdout } = await example('02-two-services/run.js');
+
+    assert.equal(code, 0);
+    assert.match(stdout, /me: \{ id: 'ada', name: 'Ada Lovelace', city: 'London' \}/);
+    assert.match(stdout, /found: Alan Turing/);
+    assert.match(stdout, /a wrong session: UNAUTHENTICATED/);
+    assert.match(stdout, /web calls auth itself: PERMISSION_DENIED/);
+  });
+
+  it('the demo keeps every promise it makes', async () => {
+    const { code, stdout } = await example('demo/demo.js');
+
+    assert.equal(code, 0, stdout);
+    assert.match(stdout, /16 of 16 promises kept/);
+    assert.doesNotMatch(stdout, /✘/);
+  });
+});
+
+function example(path: string): Promise<Exit> {
+  return runNode([join(root, 'examples', 'dist', path)], { timeoutMs: 45_000 });
+}
