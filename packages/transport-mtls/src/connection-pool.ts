@@ -10,6 +10,7 @@ import {
   isRevoked,
   type OutgoingCall,
   type PeerIdentity,
+  Status,
   type Timer,
   type TlsMaterial,
   type UnaryFlight,
@@ -40,15 +41,16 @@ export class Pool implements ConnectionPool {
   }
 
   async connect(target: ConnectTarget, deadlineAt: number): Promise<Connection> {
-    if (this.#closed) throw new CallError('UNAVAILABLE', 'the client is closed');
-    let connection = this.#connections.get(target.instance);
-    if (!connection || connection.target !== target) {
-      if (connection) this.#retire(connection);
-      connection = new PooledConnection(target, this.#host, this.#options);
-      this.#connections.set(target.instance, connection);
+    for (;;) {
+      const connection = this.#connectionTo(target);
+      try {
+        await connection.ready(deadlineAt);
+        return connection;
+      } catch (error) {
+        // A rotation gave up the attempt, not the server: once more, with the new identity.
+        if (this.#closed || !connection.outdated || isOver(error)) throw error;
+      }
     }
-    await connection.ready(deadlineAt);
-    return connection;
   }
 
   retain(service: string, instances: ReadonlySet<string>): void {
@@ -65,6 +67,16 @@ export class Pool implements ConnectionPool {
     for (const connection of [...this.#connections.values(), ...this.#retired]) connection.destroy();
     this.#connections.clear();
     this.#retired.clear();
+  }
+
+  #connectionTo(target: ConnectTarget): PooledConnection {
+    if (this.#closed) throw new CallError('UNAVAILABLE', 'the client is closed');
+    const known = this.#connections.get(target.instance);
+    if (known?.target === target) return known;
+    if (known) this.#retire(known);
+    const connection = new PooledConnection(target, this.#host, this.#options);
+    this.#connections.set(target.instance, connection);
+    return connection;
   }
 
   #follow(material: TlsMaterial): void {
@@ -111,6 +123,11 @@ class PooledConnection implements Connection {
     return this.#channel.connected;
   }
 
+  /** Made with an identity that has been rotated since. */
+  get outdated(): boolean {
+    return this.#material !== this.#host.tls.current();
+  }
+
   /** Joins the attempt under way, or starts one; the attempt outlives an impatient call, because others may have joined it. */
   ready(deadlineAt: number): Promise<void> {
     if (this.usable) return Promise.resolve();
@@ -142,13 +159,11 @@ class PooledConnection implements Connection {
       this.#channel.close();
       onClosed();
     };
-    if (this.#calls === 0) this.#onIdle();
-    else {
-      this.#grace = this.#host.clock.after(this.#options.rotationGraceMs, () => {
-        this.#onIdle?.();
-        this.destroy();
-      });
-    }
+    this.#grace = this.#host.clock.after(this.#options.rotationGraceMs, () => {
+      this.#onIdle?.();
+      this.destroy();
+    });
+    this.#closeIfIdle();
   }
 
   /** Ends the connection at once when the server's certificate has been revoked. */
@@ -170,8 +185,15 @@ class PooledConnection implements Connection {
 
   readonly #ended = (): void => {
     this.#calls--;
-    if (this.#calls === 0) this.#onIdle?.();
+    if (this.#onIdle) this.#closeIfIdle();
   };
+
+  /** Not in this turn of the event loop: whoever was just handed the connection has yet to begin its call. */
+  #closeIfIdle(): void {
+    setImmediate(() => {
+      if (this.#calls === 0) this.#onIdle?.();
+    });
+  }
 
   async #connect(): Promise<void> {
     if (await this.#channel.connect(Date.now() + this.#options.connectTimeoutMs)) return;
@@ -212,6 +234,10 @@ class PooledConnection implements Connection {
       ...(error.presented === undefined ? {} : { presented: error.presented }),
     });
   }
+}
+
+function isOver(error: unknown): boolean {
+  return error instanceof CallError && error.code === Status.DEADLINE_EXCEEDED;
 }
 
 function before<T>(deadlineAt: number, work: Promise<T>, late: string): Promise<T> {
