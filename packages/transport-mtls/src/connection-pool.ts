@@ -36,8 +36,8 @@ export class Pool implements ConnectionPool {
   }
 
   live(target: ConnectTarget): Connection | undefined {
-    const connection = this.#connections.get(target.instance);
-    return connection?.usable && connection.target === target ? connection : undefined;
+    const connection = this.#connections.get(target.key);
+    return connection?.usable && connection.serves(target) ? connection : undefined;
   }
 
   async connect(target: ConnectTarget, deadlineAt: number): Promise<Connection> {
@@ -45,7 +45,8 @@ export class Pool implements ConnectionPool {
       const connection = this.#connectionTo(target);
       try {
         await connection.ready(deadlineAt);
-        return connection;
+        if (connection.serves(target)) return connection;
+        throw new CallError('UNAVAILABLE', `${connection.peer.id} answered, expected ${target.expect.description}`);
       } catch (error) {
         // A rotation gave up the attempt, not the server: once more, with the new identity.
         if (this.#closed || !connection.outdated || isOver(error)) throw error;
@@ -54,9 +55,9 @@ export class Pool implements ConnectionPool {
   }
 
   retain(service: string, instances: ReadonlySet<string>): void {
-    for (const [id, connection] of this.#connections) {
-      if (connection.target.service !== service || instances.has(id)) continue;
-      this.#connections.delete(id);
+    for (const [key, connection] of this.#connections) {
+      if (connection.target.service !== service || instances.has(connection.target.instance)) continue;
+      this.#connections.delete(key);
       this.#retire(connection);
     }
   }
@@ -71,11 +72,10 @@ export class Pool implements ConnectionPool {
 
   #connectionTo(target: ConnectTarget): PooledConnection {
     if (this.#closed) throw new CallError('UNAVAILABLE', 'the client is closed');
-    const known = this.#connections.get(target.instance);
-    if (known?.target === target) return known;
-    if (known) this.#retire(known);
+    const known = this.#connections.get(target.key);
+    if (known) return known;
     const connection = new PooledConnection(target, this.#host, this.#options);
-    this.#connections.set(target.instance, connection);
+    this.#connections.set(target.key, connection);
     return connection;
   }
 
@@ -117,6 +117,11 @@ class PooledConnection implements Connection {
   get peer(): PeerIdentity {
     // A connection is handed out after its handshake only.
     return this.#peer as PeerIdentity;
+  }
+
+  /** Whether the peer is one that the target expects: the key of a connection is no proof of identity. */
+  serves(target: ConnectTarget): boolean {
+    return target.expect === this.target.expect || target.expect.matches(this.peer.spiffeId);
   }
 
   get usable(): boolean {

@@ -2,8 +2,6 @@ import { CallError, UsageError } from '../errors.js';
 import type { AnyContract, Codec, Method, MethodKind, Methods } from './contract.js';
 import { checkMethodName, checkServiceName } from './wire-names.js';
 
-export type { AnyContract };
-
 /** One method of a gRPC service definition, as grpc-js, proto-loader, ts-proto and grpc-tools make it. */
 export interface GrpcMethodDefinition {
   /** `/package.Service/Method` */

@@ -109,16 +109,13 @@ export class Caller {
   #candidate(instance: InstanceRecord): Candidate {
     // A record always has an endpoint: the registry view drops those that have none.
     const endpoint = instance.endpoints[0] as Endpoint;
-    const target: ConnectTarget = {
-      instance: instance.id,
-      service: this.#options.service,
-      endpoint,
-      expect: this.#options.expect,
-    };
+    const { service, expect } = this.#options;
+    const key = `${instance.id} ${endpoint.host}:${endpoint.port} ${expect.description}`;
+    const target: ConnectTarget = { key, instance: instance.id, service, endpoint, expect };
     const known = this.#known.get(instance.id);
     if (!known) return { instance, pending: 0, passedOverUntil: 0, target };
     known.instance = instance;
-    if (!sameEndpoint(known.target.endpoint, endpoint)) known.target = target;
+    if (known.target.key !== key) known.target = target;
     return known;
   }
 
@@ -134,8 +131,4 @@ export class Caller {
         : `none of the ${known} known ones is ready and matches the filters`;
     return new CallError('UNAVAILABLE', `no instance of ${service}: ${why}`);
   }
-}
-
-function sameEndpoint(a: Endpoint, b: Endpoint): boolean {
-  return a.host === b.host && a.port === b.port;
 }

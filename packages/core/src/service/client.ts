@@ -1,5 +1,4 @@
-import type { Method } from '../contract/contract.js';
-import type { AnyContract } from '../contract/service-definition.js';
+import type { AnyContract, Method } from '../contract/contract.js';
 import { CallError } from '../errors.js';
 import type { ClientCall, ClientInterceptor } from '../transport/interceptors.js';
 import { Metadata } from '../transport/metadata.js';

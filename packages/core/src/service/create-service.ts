@@ -10,10 +10,12 @@ import { CallError, UsageError } from '../errors.js';
 import { consoleLogger } from '../events/console-logger.js';
 import { EventBus, type EventListener } from '../events/event-bus.js';
 import type { EventType } from '../events/events.js';
+import type { IdentityTemplate } from '../identity/template.js';
 import { checkEnvironment } from '../policy/environment-guard.js';
 import { InsecureConfigurationError } from '../policy/insecure-configuration-error.js';
 import { type Violation, violation } from '../policy/violation.js';
-import { endpointProblem } from '../registry/endpoint.js';
+import { isLoopback } from '../registry/endpoint.js';
+import { isServiceName } from '../registry/record.js';
 import type { Endpoint, InstanceRecord, RegistrySession } from '../registry/registry.js';
 import { followService, type RegistryView } from '../registry/view.js';
 import { byVersion, byZone } from '../selector/filters.js';
@@ -133,7 +135,8 @@ class ServiceInstance implements Service {
     if (parsed.violations.length > 0 && this.#state !== 'created') {
       throw new InsecureConfigurationError(`client() of ${this.name}`, parsed.violations);
     }
-    this.#clients.push(parsed);
+    // From start() on they have been checked above; keeping them would only make a list that grows.
+    if (this.#state === 'created') this.#clients.push(parsed);
     const normal = contractOf(contract);
     for (const method of Object.values(normal.methods)) this.#called.add(method.path);
     const service = parsed.value?.service ?? '';
@@ -191,26 +194,37 @@ class ServiceInstance implements Service {
 
   /** Collects every violation of every part, then throws them together. Resolves to the open TLS identity. */
   async #validate(): Promise<TlsHandle> {
-    const { value: options, violations, parts } = this.#parsed;
+    if (this.#contracts.size > 0 && this.#parsed.value && !this.#parsed.value.server) {
+      throw new UsageError(`${this.name} handles contracts but has no server: pass server: server({...})`);
+    }
+    const { violations, parts } = this.#parsed;
     const found: Violation[] = [...checkEnvironment(), ...violations, ...this.#clients.flatMap((c) => c.violations)];
     for (const part of parts) found.push(...(await part.check()));
-    if (options && found.length === 0) {
-      const tls = await options.tls.open({ events: this.#events, clock: this.#clock });
-      this.#opened.push(() => tls.close());
-      const mismatch = this.#identityMismatch(tls);
-      if (!mismatch) return tls;
-      found.push(mismatch);
-    }
+    const tls = await this.#openIdentity(found);
+    if (tls && found.length === 0) return tls;
     this.#events.emit('configuration-refused', { violations: found });
     throw new InsecureConfigurationError(`service ${this.name}`, found);
   }
 
+  /** Opens the TLS source as soon as its own options allow it, so that a wrong identity stands in the same report. */
+  async #openIdentity(found: Violation[]): Promise<TlsHandle | undefined> {
+    const { value: options, template } = this.#parsed;
+    if (!options || !template || found.some(({ id, path }) => path.startsWith('tls') || id.startsWith('tls-')))
+      return undefined;
+    const tls = await options.tls.open({ events: this.#events, clock: this.#clock });
+    this.#opened.push(() => tls.close());
+    const mismatch = template && this.#identityMismatch(tls, template);
+    if (mismatch) found.push(mismatch);
+    return tls;
+  }
+
   /** Callers look for a service under the identity of its name; what only calls may have any that its callees' rules name. */
-  #identityMismatch(tls: TlsHandle): Violation | undefined {
-    if (!this.#parsed.value?.server) return undefined;
+  #identityMismatch(tls: TlsHandle, template: IdentityTemplate): Violation | undefined {
+    if (!this.#parsed.serves) return undefined;
     const { identity } = tls.current();
-    const expected = this.#parsed.template?.idFor(identity.trustDomain, this.name);
-    if (!expected || expected.equals(identity)) return undefined;
+    if (!isServiceName(this.name)) return undefined;
+    const expected = template.idFor(identity.trustDomain, this.name);
+    if (expected.equals(identity)) return undefined;
     return violation(
       'identity-mismatch',
       'service.tls',
@@ -223,8 +237,7 @@ class ServiceInstance implements Service {
     const { registry, client, authorizeOutgoing } = options;
     const context = { service: this.name, events: this.#events, clock: this.#clock, tls };
     if (authorizeOutgoing !== undefined) {
-      const rules = await toRuleSource(authorizeOutgoing, 'service.authorizeOutgoing').open(context);
-      this.#outgoing = { authorizer: new Authorizer(rules.current()), self: tls };
+      this.#outgoing = { authorizer: await this.#authorizer(authorizeOutgoing, 'authorizeOutgoing'), self: tls };
     }
     const session = await registry.open(context);
     this.#opened.push(() => session.close());
@@ -241,13 +254,7 @@ class ServiceInstance implements Service {
   async #listen(tls: TlsHandle): Promise<void> {
     const { server, authorize, interceptors } = this.#options();
     if (!server) return;
-    const source = await toRuleSource(authorize, 'service.authorize').open({
-      events: this.#events,
-      clock: this.#clock,
-    });
-    this.#opened.push(() => source.close());
-    const authorizer = new Authorizer(source.current());
-    source.onChange((rules) => authorizer.replace(rules));
+    const authorizer = await this.#authorizer(authorize, 'authorize');
     const context = {
       authorizer,
       events: this.#events,
@@ -270,6 +277,16 @@ class ServiceInstance implements Service {
     const { close } = this.#listener;
     this.#opened.push(close.bind(this.#listener));
     this.#become('listening');
+  }
+
+  /** Follows the rules for as long as the service runs. */
+  async #authorizer(rules: unknown, option: string): Promise<Authorizer> {
+    const context = { events: this.#events, clock: this.#clock };
+    const source = await toRuleSource(rules, `service.${option}`).open(context);
+    this.#opened.push(() => source.close());
+    const authorizer = new Authorizer(source.current());
+    source.onChange((changed) => authorizer.replace(changed));
+    return authorizer;
   }
 
   async #register({ session, tls }: Running): Promise<void> {
@@ -369,7 +386,7 @@ class ServiceInstance implements Service {
       events: this.#events,
       clock: this.#clock,
       // A registry of this machine holds loopback addresses by nature; one on the network must not aim us at ourselves.
-      endpoints: { allowLoopback: registry.reach === 'machine' || this.endpoints.some(isLoopback) },
+      endpoints: { allowLoopback: registry.reach === 'machine' || this.endpoints.some(({ host }) => isLoopback(host)) },
     });
     running.views.set(service, view);
     return view;
@@ -391,12 +408,6 @@ class ServiceInstance implements Service {
     this.#state = state;
     this.#events.emit('service-state', { from, to: state });
   }
-}
-
-// An endpoint that is fine on this machine only.
-function isLoopback(endpoint: Endpoint): boolean {
-  const problem = (allowLoopback: boolean) => endpointProblem(endpoint, { allowLoopback });
-  return problem(true) === undefined && problem(false) !== undefined;
 }
 
 function ignore(): void {}

@@ -29,7 +29,7 @@ export interface ServiceOptions {
   /** Who may call what; required with `server`. An empty list denies everybody. */
   readonly authorize?: readonly Rule[] | RuleDocument | RuleSource;
   /** What this service may call, by the same rules with itself as `from`. Left out: the contracts it opens clients for. */
-  readonly authorizeOutgoing?: readonly Rule[] | RuleDocument;
+  readonly authorizeOutgoing?: readonly Rule[] | RuleDocument | RuleSource;
   /** How service names become SPIFFE IDs. Default: `/svc/{service}` in the own trust domain. */
   readonly identity?: { readonly template: string; readonly values?: Readonly<Record<string, string>> };
   /** Published with the instance. */
@@ -67,6 +67,7 @@ function having<T>(...methods: string[]): z.ZodType<T> {
   );
 }
 
+const source = having<TlsSource>('check', 'open');
 const rules = z.custom<Rule[]>((value) => typeof value === 'object' && value !== null, { error: 'expected rules' });
 const interceptors = z.array(z.custom((value) => typeof value === 'function', { error: 'expected a function' }));
 
@@ -75,7 +76,7 @@ const schema = z.strictObject({
   version: z
     .string()
     .refine((text) => semver.valid(text) === text, { error: 'expected a semantic version, e.g. 1.2.0' }),
-  tls: having<TlsSource>('check', 'open'),
+  tls: source,
   registry: having<Registry>('check', 'open'),
   server: having<ServerTransport>('check', 'listen').optional(),
   client: having<ClientTransport>('check', 'open'),
@@ -103,6 +104,9 @@ export interface ParsedServiceOptions {
   readonly value: ResolvedServiceOptions | undefined;
   readonly template: IdentityTemplate | undefined;
   readonly violations: readonly Violation[];
+  /** The TLS source and whether there is a server, even when other options were refused. */
+  readonly tls: TlsSource | undefined;
+  readonly serves: boolean;
   /** What can be checked for itself, even when other options were refused: its violations belong in the same report. */
   readonly parts: readonly Checkable[];
 }
@@ -128,6 +132,8 @@ export function parseServiceOptions(options: unknown): ParsedServiceOptions {
     value: value as ResolvedServiceOptions | undefined,
     template: typeof template === 'string' ? undefined : template,
     violations: named,
+    tls: source.safeParse(given.tls).data,
+    serves: given.server !== undefined,
     parts: partsOf(given),
   };
 }

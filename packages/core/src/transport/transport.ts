@@ -122,7 +122,9 @@ export interface Connection {
 }
 
 export interface ConnectTarget {
-  /** Instance id from the registry; connections are kept per instance. */
+  /** Instance, endpoint and expectation in one text: callers with the same key share a connection. */
+  readonly key: string;
+  /** Instance id from the registry. */
   readonly instance: string;
   readonly service: string;
   readonly endpoint: Endpoint;
