@@ -67,7 +67,7 @@ export class FileFollower {
     do {
       this.#changedMeanwhile = false;
       const loaded = await this.#options.load();
-      if (!this.#changedMeanwhile && this.#holder) this.#judge(loaded, this.#holder);
+      if (this.#holder) this.#judge(loaded, this.#holder);
     } while (this.#changedMeanwhile);
     this.#loading = false;
   }

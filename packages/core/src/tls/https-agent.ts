@@ -1,4 +1,3 @@
-import type { ClientRequestArgs } from 'node:http';
 import { Agent, type RequestOptions } from 'node:https';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -36,7 +35,7 @@ class FollowingAgent extends Agent {
     super({ keepAlive: true, maxSockets, maxCachedSessions: 0 });
     this.#handle = handle;
     this.#expect = expect;
-    this.#unsubscribe = handle.onChange(() => this.#dropIdle());
+    this.#unsubscribe = handle.onChange(() => this.#retire());
   }
 
   override createConnection(
@@ -54,19 +53,20 @@ class FollowingAgent extends Agent {
     });
   }
 
-  /** Connections of an older generation are never given to a new request. */
-  override getName(options?: ClientRequestArgs): string {
-    return `${super.getName(options)}:generation ${this.#handle.current().generation}`;
-  }
-
   override destroy(): void {
     this.#unsubscribe();
     super.destroy();
   }
 
-  #dropIdle(): void {
-    for (const sockets of Object.values(this.freeSockets)) for (const socket of sockets ?? []) socket.destroy();
+  /** No later request gets a connection of the old certificate: idle ones end now, busy ones as soon as they are free. */
+  #retire(): void {
+    for (const socket of all(this.freeSockets)) socket.destroy();
+    for (const socket of all(this.sockets)) socket.prependOnceListener('free', () => socket.destroy());
   }
+}
+
+function all(sockets: NodeJS.ReadOnlyDict<Socket[]>): Socket[] {
+  return Object.values(sockets).flatMap((some) => some ?? []);
 }
 
 function identityError(

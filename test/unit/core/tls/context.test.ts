@@ -101,21 +101,16 @@ describe('TLS context', () => {
   });
 
   it('T09 resumes no session', async () => {
-    const first = await greeted(toProd());
-    const session = first.getSession();
+    const first = connect({ host: '127.0.0.1', port: door.port, ...toProd() });
+    const [session] = (await once(first, 'session')) as [Buffer];
     first.destroy();
 
-    const again = await greeted({ ...toProd(), ...(session && { session }) });
+    // The server hands out tickets all the same, but keeps nothing that they could stand for.
+    const again = connect({ host: '127.0.0.1', port: door.port, ...toProd(), session });
+    await once(again, 'data');
 
     assert.equal(again.isSessionReused(), false);
-    assert.ok(again.getPeerX509Certificate());
     again.destroy();
-
-    async function greeted(options: ConnectionOptions): Promise<TLSSocket> {
-      const socket = connect({ host: '127.0.0.1', port: door.port, ...options });
-      await once(socket, 'data'); // sent after the tickets, if there are any
-      return socket;
-    }
   });
 
   it('T18 does not trust the CA of one domain on a connection to another', async () => {

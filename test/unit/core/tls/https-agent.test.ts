@@ -60,6 +60,16 @@ describe('https agent', () => {
     agent = httpsAgent(handle, options);
   }
 
+  /** Gives the workload a new certificate and returns its serial. */
+  async function rotate(): Promise<string> {
+    const changed = new Promise((resolve) => handle.onChange(resolve));
+    const next = prod.issue({ id: web });
+    writeFileSync(files.key, next.privateKeyPem);
+    writeFileSync(files.cert, next.certificatePem);
+    await changed;
+    return next.serial;
+  }
+
   /** The body of the answer. Rejects as the request does. */
   function get(options: RequestOptions = {}): Promise<string> {
     const target = { host: '127.0.0.1', port: port(), agent, ...options };
@@ -89,13 +99,46 @@ describe('https agent', () => {
   it('follows the rotation of the certificate', async () => {
     makeAgent();
     await get();
-    const changed = new Promise((resolve) => handle.onChange(resolve));
-    const next = prod.issue({ id: web });
-    writeFileSync(files.key, next.privateKeyPem);
-    writeFileSync(files.cert, next.certificatePem);
-    await changed;
+    const next = await rotate();
 
-    assert.equal(await get(), next.serial);
+    assert.equal(await get(), next);
+  });
+
+  it('gives no request a connection of the old certificate, also one that was busy during the rotation', async () => {
+    makeAgent();
+    let answer = () => {};
+    const asked = new Promise<void>((resolve) => {
+      server.prependOnceListener('request', (_request, response) => {
+        const end = response.end.bind(response);
+        response.end = ((body: string) => {
+          answer = () => end(body);
+          resolve();
+          return response;
+        }) as typeof response.end;
+      });
+    });
+    const busy = get();
+    await asked;
+    const next = await rotate();
+    answer();
+
+    assert.notEqual(await busy, next);
+    assert.equal(await get(), next);
+  });
+
+  it('T09 resumes no session, also where the server would', async () => {
+    await stop();
+    const { certificatePem: cert, privateKeyPem: key } = prod.issue({ id: registry, ip: ['127.0.0.1'] });
+    const reused: boolean[] = [];
+    server = createServer({ cert, key }, (_request, response) => response.end('x'));
+    server.on('secureConnection', (socket: TLSSocket) => reused.push(socket.isSessionReused()));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    makeAgent();
+
+    for (let round = 0; round < 3; round++) await get({ headers: { connection: 'close' } });
+
+    assert.deepEqual(reused, [false, false, false]);
   });
 
   it('T36 refuses a server of another authority', async () => {
