@@ -10,6 +10,7 @@ import {
   type sendUnaryData,
 } from '@grpc/grpc-js';
 import {
+  CallError,
   type CallStatus,
   type IncomingCall,
   type Metadata,
@@ -157,6 +158,10 @@ class GrpcIncomingCall implements IncomingCall {
       this.#accepted.guard.message(message.length);
       yield message;
     }
+    // grpc-js tells of a reset stream as a good end first and of the cancellation right after: half an upload must not look
+    // like a whole one.
+    await new Promise((resolve) => setImmediate(resolve));
+    if (this.#call.cancelled) throw new CallError('CANCELLED', 'the caller cancelled the call');
   }
 
   sendHeaders(headers: Metadata): void {
