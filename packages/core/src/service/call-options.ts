@@ -2,7 +2,10 @@ import type { Metadata, MetadataInit } from '../transport/metadata.js';
 
 /** Per-call options of a client. */
 export interface CallOptions {
-  /** Time the call may take, ms. Default: that of the client; never more than what is left of the call being served. */
+  /**
+   * Time the call may take, ms. Default: that of the client; never more than what is left of the call being served, nor
+   * than 24.8 days. UsageError when it is not a finite number.
+   */
   readonly deadlineMs?: number;
   /** Cancels the call. */
   readonly signal?: AbortSignal;

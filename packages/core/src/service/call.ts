@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { CallError } from '../errors.js';
 import type { PeerIdentity } from '../identity/peer-identity.js';
-import { Metadata, type MetadataInit } from '../transport/metadata.js';
+import { MAX_METADATA_BYTES, Metadata, type MetadataInit } from '../transport/metadata.js';
 import type { IncomingCall } from '../transport/transport.js';
 
 /** What a handler knows of the call it serves. */
@@ -15,9 +16,9 @@ export interface Call {
   readonly deadlineAt: number;
   /** Aborted when the caller cancels, the deadline passes or the connection is lost. */
   readonly signal: AbortSignal;
-  /** Sends initial metadata; at most once, before the first message. */
+  /** Sends initial metadata; at most once, before the first message. Throws CallError INTERNAL above 48 KiB. */
   sendHeaders(headers: MetadataInit): void;
-  /** Metadata to send with the status; the last one set wins. */
+  /** Metadata to send with the status; the last one set wins. Throws CallError INTERNAL above 48 KiB. */
   setTrailers(trailers: MetadataInit): void;
 }
 
@@ -39,7 +40,7 @@ export class ServerCall implements Call {
   constructor(incoming: IncomingCall, method: string) {
     this.#incoming = incoming;
     this.method = method;
-    incoming.onCancelled(() => this.#cancel());
+    incoming.onCancelled(() => this.cancel());
   }
 
   get peer(): PeerIdentity {
@@ -68,11 +69,11 @@ export class ServerCall implements Call {
   }
 
   sendHeaders(headers: MetadataInit): void {
-    this.#incoming.sendHeaders(Metadata.from(headers));
+    this.#incoming.sendHeaders(sendable(headers));
   }
 
   setTrailers(trailers: MetadataInit): void {
-    this.trailers = Metadata.from(trailers);
+    this.trailers = sendable(trailers);
   }
 
   /** Calls back once on cancellation. Returns the function that unsubscribes. */
@@ -88,13 +89,20 @@ export class ServerCall implements Call {
     return calls.run(this, work);
   }
 
-  #cancel(): void {
+  /** Tells the handler, and the calls it made, that nobody waits for it any more. Twice is harmless. */
+  cancel(): void {
     if (this.#cancelled) return;
     this.#cancelled = true;
     this.#controller?.abort(cancellation());
     for (const listener of this.#dependants ?? []) listener();
     this.#dependants = undefined;
   }
+}
+
+function sendable(init: MetadataInit): Metadata {
+  const metadata = Metadata.from(init);
+  if (metadata.byteLength > MAX_METADATA_BYTES) throw new CallError('INTERNAL', 'the metadata is too large to send');
+  return metadata;
 }
 
 function cancellation(): DOMException {

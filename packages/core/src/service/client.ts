@@ -1,7 +1,8 @@
+import { MAX_TIMER_MS } from '../clock.js';
 import type { AnyContract, Method } from '../contract/contract.js';
-import { CallError } from '../errors.js';
+import { CallError, UsageError } from '../errors.js';
 import type { ClientCall, ClientInterceptor } from '../transport/interceptors.js';
-import { Metadata } from '../transport/metadata.js';
+import { MAX_METADATA_BYTES, Metadata } from '../transport/metadata.js';
 import type { ClientStream, OutgoingCall } from '../transport/transport.js';
 import { currentCall, type ServerCall } from './call.js';
 import type { CallOptions } from './call-options.js';
@@ -70,7 +71,7 @@ class OutgoingCallState implements ClientCall, OutgoingCall {
     this.service = context.service;
     this.options = options;
     this.parent = currentCall();
-    const own = Date.now() + (options.deadlineMs ?? context.defaultDeadlineMs);
+    const own = Date.now() + Math.min(options.deadlineMs ?? context.defaultDeadlineMs, MAX_TIMER_MS);
     this.deadlineAt = this.parent ? Math.min(own, this.parent.deadlineAt) : own;
   }
 
@@ -89,8 +90,12 @@ class OutgoingCallState implements ClientCall, OutgoingCall {
     return this.destination?.connection.peer;
   }
 
-  /** Throws when the call is over before it began. */
+  /** Throws when the call cannot be made, or is over before it began. */
   check(): void {
+    if (!Number.isFinite(this.options.deadlineMs ?? 0))
+      throw new UsageError(`${this.method}: deadlineMs must be a finite number of milliseconds`);
+    if ((this.sent?.byteLength ?? 0) > MAX_METADATA_BYTES)
+      throw new CallError('RESOURCE_EXHAUSTED', `the metadata for ${this.method} is too large to send`);
     if (this.options.signal?.aborted || this.parent?.cancelled)
       throw new CallError('CANCELLED', 'the call was cancelled');
     if (this.deadlineAt <= Date.now())

@@ -5,6 +5,7 @@ import { CallError, Status, statusName } from '../errors.js';
 import type { EventSink } from '../events/events.js';
 import { redactSecrets } from '../secrets/redaction.js';
 import type { ServerInterceptor } from '../transport/interceptors.js';
+import { MAX_METADATA_BYTES, type Metadata } from '../transport/metadata.js';
 import type { IncomingCall, ServedMethod } from '../transport/transport.js';
 import { ServerCall } from './call.js';
 
@@ -51,7 +52,7 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
     if (responseStream) {
       pump(incoming, call, result as AsyncIterable<unknown>).catch((error) => fail(incoming, call, error));
     } else if (isPromise(result)) {
-      const timer = incoming.deadlineAt === Infinity && !requestStream ? limitTime(incoming) : undefined;
+      const timer = incoming.deadlineAt === Infinity && !requestStream ? limitTime(incoming, call) : undefined;
       result.then(
         (response) => {
           timer?.cancel();
@@ -98,7 +99,7 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
 
   async function pump(incoming: IncomingCall, call: ServerCall, responses: AsyncIterable<unknown>): Promise<void> {
     const iterator = responses[Symbol.asyncIterator]();
-    const stop = call.onCancelled(() => void iterator.return?.().catch(ignore));
+    const stop = call.onCancelled(() => release(iterator));
     try {
       for (;;) {
         const { done, value } = await iterator.next();
@@ -109,7 +110,7 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
         if (call.cancelled) return;
       }
     } catch (error) {
-      void iterator.return?.().catch(ignore);
+      release(iterator);
       throw error;
     } finally {
       stop();
@@ -117,22 +118,24 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
     incoming.finish({ code: Status.OK, message: '', trailers: call.trailers });
   }
 
-  function limitTime(incoming: IncomingCall) {
-    return context.clock.after(context.unaryDeadlineMs, () =>
+  function limitTime(incoming: IncomingCall, call: ServerCall) {
+    return context.clock.after(context.unaryDeadlineMs, () => {
       incoming.finish({
         code: Status.DEADLINE_EXCEEDED,
         message: 'the caller set no deadline; the limit of the server passed',
-      }),
-    );
+      });
+      call.cancel();
+    });
   }
 
   function fail(incoming: IncomingCall, call: ServerCall, error: unknown): void {
     if (call.cancelled) return;
-    if (error instanceof CallError) {
+    // A call that failed with status OK would look like one that succeeded.
+    if (error instanceof CallError && error.code !== Status.OK) {
       incoming.finish({
         code: error.code,
         message: error.message,
-        trailers: error.metadata ?? call.trailers,
+        trailers: fitting(error.metadata) ?? call.trailers,
         details: error.details,
       });
       if (error.code !== Status.INTERNAL) return;
@@ -158,6 +161,11 @@ function intercepted(handler: AnyHandler, kind: MethodKind, interceptors: readon
   };
 }
 
+// An error's metadata may be that of another call, with limits of its own; the status is worth more than its extras.
+function fitting(metadata: Metadata | undefined): Metadata | undefined {
+  return metadata && metadata.byteLength <= MAX_METADATA_BYTES ? metadata : undefined;
+}
+
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return `threw ${typeof error}`;
   const cause = error.cause instanceof Error ? ` (${error.cause.message})` : '';
@@ -166,6 +174,15 @@ function describe(error: unknown): string {
 
 function isPromise(value: unknown): value is Promise<unknown> {
   return typeof (value as Promise<unknown> | undefined)?.then === 'function';
+}
+
+/** Lets a handler's iterator clean up; what it says or throws concerns nobody any more. */
+function release(iterator: AsyncIterator<unknown>): void {
+  try {
+    Promise.resolve(iterator.return?.()).catch(ignore);
+  } catch {
+    // As above.
+  }
 }
 
 function ignore(): void {}

@@ -4,6 +4,9 @@ const KEY = /^[0-9a-z_.-]+$/;
 // gRPC ASCII-Value (PROTOCOL-HTTP2.md): space to tilde. Anything else could smuggle a header.
 const ASCII = /^[\x20-\x7e]*$/;
 
+/** More than this does not fit into the 64 KiB that HTTP/2 peers take as one header block, the status included. */
+export const MAX_METADATA_BYTES = 48 * 1024;
+
 /**
  * Key-value pairs that travel with a call. Keys are lower-cased; those ending in `-bin` hold bytes, all others printable
  * ASCII. Keys starting with `grpc-` belong to the protocol and are refused.
@@ -24,6 +27,15 @@ export class Metadata {
 
   get size(): number {
     return this.#entries.size;
+  }
+
+  /** Size of all keys and values as they travel: bytes in base64. */
+  get byteLength(): number {
+    let bytes = 0;
+    for (const [key, value] of this) {
+      bytes += key.length + (typeof value === 'string' ? value.length : Math.ceil(value.length / 3) * 4);
+    }
+    return bytes;
   }
 
   /** The first value of `key`, or undefined. */

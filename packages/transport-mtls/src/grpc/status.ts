@@ -9,10 +9,13 @@ import {
 } from '@sallyport/core/spi';
 import { fromGrpc, statusDetailsOf, toGrpc, withStatusDetails } from './metadata.js';
 
+/** A status that does not fit into a header would never arrive: the caller would wait for its deadline. */
+const MAX_MESSAGE_LENGTH = 4096;
+
 /** The status of a finished call as grpc-js wants it. */
 export function toGrpcStatus(status: CallStatus): { code: number; details: string; metadata: GrpcMetadata } {
   // grpc-js percent-encodes the message and throws, outside of any handler, on a lone surrogate.
-  const details = status.message.toWellFormed();
+  const details = status.message.slice(0, MAX_MESSAGE_LENGTH).toWellFormed();
   const metadata = toGrpc(status.trailers);
   if (status.details && status.details.length > 0) {
     withStatusDetails(metadata, encodeStatusDetails(status.code, status.message, status.details));
