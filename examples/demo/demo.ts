@@ -11,12 +11,16 @@ import { type ServiceProcess, World } from './world.js';
 const started = performance.now();
 const report = new Report();
 const world = await World.make();
-const interrupted = () => void world.end().finally(() => process.exit(130));
-process.once('SIGINT', interrupted);
-process.once('SIGTERM', interrupted);
+const interruption = new Promise<'interrupted'>((resolve) => {
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve('interrupted'));
+});
 
 try {
-  await play();
+  if ((await Promise.race([play(), interruption])) === 'interrupted') {
+    report.interrupt();
+    await world.end();
+    process.exit(130);
+  }
 } finally {
   await world.end();
 }

@@ -112,6 +112,7 @@ export class World {
     return caller;
   }
 
+  /** Stops and deletes everything; twice is harmless. */
   async end(): Promise<void> {
     await Promise.all(this.#callers.map((caller) => caller.stop()));
     await Promise.all(this.#processes.map((one) => one.stop()));
