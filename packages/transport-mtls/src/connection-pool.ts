@@ -48,8 +48,11 @@ export class Pool implements ConnectionPool {
         if (connection.serves(target)) return connection;
         throw new CallError('UNAVAILABLE', `${connection.peer.id} answered, expected ${target.expect.description}`);
       } catch (error) {
+        if (this.#closed || isOver(error)) throw error;
         // A rotation gave up the attempt, not the server: once more, with the new identity.
-        if (this.#closed || !connection.outdated || isOver(error)) throw error;
+        if (connection.outdated) continue;
+        this.#forget(connection);
+        throw error;
       }
     }
   }
@@ -77,6 +80,14 @@ export class Pool implements ConnectionPool {
     const connection = new PooledConnection(target, this.#host, this.#options);
     this.#connections.set(target.key, connection);
     return connection;
+  }
+
+  /** A channel that failed once keeps its callers waiting for a back-off that nobody sees: the next call gets a new one. */
+  #forget(connection: PooledConnection): void {
+    const { key } = connection.target;
+    if (connection.usable || this.#connections.get(key) !== connection) return;
+    this.#connections.delete(key);
+    this.#retire(connection);
   }
 
   #follow(material: TlsMaterial): void {

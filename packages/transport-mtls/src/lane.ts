@@ -1,5 +1,5 @@
 import type { TLSSocket } from 'node:tls';
-import type { PeerIdentity, ServedMethod } from '@sallyport/core/spi';
+import type { PeerIdentity, ServerHost } from '@sallyport/core/spi';
 import type { FloodGuard } from './flood-guard.js';
 import type { ResolvedServerLimits } from './server-options.js';
 
@@ -25,4 +25,7 @@ export interface ServerLane {
   close(): void;
 }
 
-export type MakeServerLane = (methods: readonly ServedMethod[], limits: ResolvedServerLimits) => ServerLane;
+/** What a lane serves, and where it tells what it refused by itself. */
+export type LaneHost = Pick<ServerHost, 'methods' | 'events'>;
+
+export type MakeServerLane = (host: LaneHost, limits: ResolvedServerLimits) => ServerLane;

@@ -71,9 +71,7 @@ class TlsListener implements Listener {
   constructor(host: ServerHost, options: ResolvedServerOptions, makeLanes: readonly MakeServerLane[]) {
     this.#host = host;
     this.#options = options;
-    this.#lanes = new Map(
-      makeLanes.map((make) => make(host.methods, options.limits)).map((lane) => [lane.protocol, lane]),
-    );
+    this.#lanes = new Map(makeLanes.map((make) => make(host, options.limits)).map((lane) => [lane.protocol, lane]));
     this.#server = createServer({
       ...serverTlsOptions(host.tls.current()),
       ALPNProtocols: [...this.#lanes.keys()],
@@ -162,11 +160,11 @@ class TlsListener implements Listener {
   }
 
   #admit(socket: TLSSocket): void {
-    socket.on('error', ignore);
     const verdict = this.#judge(socket);
     if (verdict.ok) {
       this.#serve(socket, verdict);
     } else {
+      socket.on('error', ignore);
       this.#refused(verdict.reason, verdict.detail, socket.remoteAddress, verdict.peer);
       socket.destroy();
     }
@@ -191,10 +189,11 @@ class TlsListener implements Listener {
   }
 
   #serve(socket: TLSSocket, { lane, identity, revocationKey }: Admission): void {
-    const guard = new FloodGuard();
+    const guard = new FloodGuard(this.#options.limits.maxMessageBytes);
     this.#perPeer.set(identity.id, (this.#perPeer.get(identity.id) ?? 0) + 1);
     const connection = lane.accept(socket, { identity, guard });
     this.#accepted.set(socket, { identity, guard, lane: connection, revocationKey, expired: false });
+    socket.on('error', (error) => this.#failed(error, identity));
     socket.once('close', () => {
       this.#accepted.delete(socket);
       const left = (this.#perPeer.get(identity.id) ?? 1) - 1;
@@ -229,6 +228,12 @@ class TlsListener implements Listener {
         lane.drain(this.#options.limits.maxConnectionAgeGraceMs);
       }
     }
+  }
+
+  /** Connections end with errors all the time; those of the HTTP/2 engine say that the peer broke the protocol. */
+  #failed(error: NodeJS.ErrnoException, { id }: PeerIdentity): void {
+    if (!error.code?.startsWith('ERR_HTTP2_')) return;
+    this.#host.events.emit('connection-closed-by-policy', { peer: id, reason: 'abuse', detail: error.message });
   }
 
   #evict(socket: TLSSocket, identity: PeerIdentity, reason: 'revoked' | 'abuse', detail: string): void {

@@ -12,20 +12,21 @@ import {
 import {
   CallError,
   type CallStatus,
+  type EventSink,
   type IncomingCall,
   type Metadata,
   type PeerIdentity,
   type ServedMethod,
   Status,
 } from '@sallyport/core/spi';
-import type { AcceptedPeer, LaneConnection, MakeServerLane, ServerLane } from '../lane.js';
+import type { AcceptedPeer, LaneConnection, LaneHost, MakeServerLane, ServerLane } from '../lane.js';
 import type { ResolvedServerLimits } from '../server-options.js';
 import { asBuffer } from './bytes.js';
 import { fromGrpc, measure, toGrpc } from './metadata.js';
 import { toGrpcStatus } from './status.js';
 
 /** gRPC over HTTP/2 on @grpc/grpc-js: for any gRPC client in any language. */
-export const grpcServerLane: MakeServerLane = (methods, limits) => new GrpcServerLane(methods, limits);
+export const grpcServerLane: MakeServerLane = (host, limits) => new GrpcServerLane(host, limits);
 
 type UnaryCall = ServerUnaryCall<Buffer, Buffer>;
 type ReadableCall = ServerReadableStream<Buffer, Buffer>;
@@ -37,11 +38,13 @@ type Respond = sendUnaryData<Buffer>;
 class GrpcServerLane implements ServerLane {
   readonly protocol = 'h2';
   readonly #server: Server;
+  readonly #events: EventSink;
   readonly #limits: ResolvedServerLimits;
   /** By the object that grpc-js hands out as the peer's certificate: see accept(). */
   readonly #peers = new WeakMap<object, AcceptedPeer>();
 
-  constructor(methods: readonly ServedMethod[], limits: ResolvedServerLimits) {
+  constructor({ methods, events }: LaneHost, limits: ResolvedServerLimits) {
+    this.#events = events;
     this.#limits = limits;
     this.#server = new Server({
       'grpc.max_concurrent_streams': limits.maxConcurrentCalls,
@@ -78,12 +81,17 @@ class GrpcServerLane implements ServerLane {
 
   #register(method: ServedMethod): void {
     const serve = (call: AnyCall, respond: Respond | undefined, request: Buffer | undefined): void => {
-      const admitted = this.#admit(call);
-      if ('guard' in admitted) {
-        admitted.guard.call(request?.length ?? 0);
-        method.serve(new GrpcIncomingCall(call, respond, method.path, admitted), request);
+      const peer = this.#peerOf(call);
+      if (!peer) {
+        finish(call, respond, { code: Status.UNAVAILABLE, message: 'the connection is gone' });
+        return;
+      }
+      const { entries, bytes } = measure(call.metadata);
+      peer.guard.call(bytes + (request?.length ?? 0));
+      if (entries > this.#limits.maxMetadataEntries || bytes > this.#limits.maxMetadataBytes) {
+        this.#refuse(call, respond, peer, method.path);
       } else {
-        finish(call, respond, admitted);
+        method.serve(new GrpcIncomingCall(call, respond, method.path, peer), request);
       }
     };
     const { requestStream, responseStream } = method;
@@ -98,12 +106,15 @@ class GrpcServerLane implements ServerLane {
     this.#server.register(method.path, handler as never, asBuffer, asBuffer, type);
   }
 
-  #admit(call: AnyCall): AcceptedPeer | CallStatus {
-    const { entries, bytes } = measure(call.metadata);
-    if (entries > this.#limits.maxMetadataEntries || bytes > this.#limits.maxMetadataBytes) {
-      return { code: Status.RESOURCE_EXHAUSTED, message: 'too much metadata' };
-    }
-    return this.#peerOf(call) ?? { code: Status.UNAVAILABLE, message: 'the connection is gone' };
+  #refuse(call: AnyCall, respond: Respond | undefined, { identity }: AcceptedPeer, path: string): void {
+    const message = 'too much metadata';
+    this.#events.emit('call-rejected', {
+      peer: identity.id,
+      method: path.slice(1),
+      status: 'RESOURCE_EXHAUSTED',
+      detail: message,
+    });
+    finish(call, respond, { code: Status.RESOURCE_EXHAUSTED, message });
   }
 
   #peerOf(call: AnyCall): AcceptedPeer | undefined {
