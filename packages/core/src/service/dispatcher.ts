@@ -151,11 +151,14 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
 
 function intercepted(handler: AnyHandler, kind: MethodKind, interceptors: readonly ServerInterceptor[]): AnyHandler {
   if (interceptors.length === 0) return handler;
+  const streams = kind === 'serverStream' || kind === 'bidi';
+  // Interceptors may count on a promise, whatever a handler returns or throws at once.
+  const last: AnyHandler = streams ? handler : async (request, call) => handler(request, call);
   return (request, call) => {
     const seen = Object.assign(call, { kind });
     const step = (index: number, message: unknown): unknown => {
       const interceptor = interceptors[index];
-      return interceptor ? interceptor(message, seen, (next) => step(index + 1, next)) : handler(message, call);
+      return interceptor ? interceptor(message, seen, (next) => step(index + 1, next)) : last(message, call);
     };
     return step(0, request);
   };
