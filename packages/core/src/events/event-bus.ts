@@ -39,26 +39,33 @@ export class EventBus implements EventSink {
   #deliver(event: SallyportEvent, listeners: ReadonlySet<EventListener> | undefined): void {
     if (!listeners) return;
     for (const listener of [...listeners]) {
-      try {
-        listener(event);
-      } catch (error) {
-        // Not delivered as an event itself unless it was another type that failed: no loop through a broken listener.
-        if (event.type !== 'listener-failed') {
-          this.emit('listener-failed', {
-            event: event.type,
-            detail: error instanceof Error ? error.name : typeof error,
-          });
-        }
-      }
+      // Not delivered as an event itself unless it was another type that failed: no loop through a broken listener.
+      guarded(
+        () => listener(event),
+        (error) => {
+          if (event.type === 'listener-failed') return;
+          const detail = error instanceof Error ? error.name : typeof error;
+          this.emit('listener-failed', { event: event.type, detail });
+        },
+      );
     }
   }
 
   #log(event: SallyportEvent): void {
-    if (!this.#logger) return;
-    try {
-      this.#logger[levelOf(event)](event, describeEvent(event));
-    } catch {
-      // A broken log sink must not take the service down with it.
-    }
+    const logger = this.#logger;
+    // A broken log sink must not take the service down with it.
+    if (logger) guarded(() => logger[levelOf(event)](event, describeEvent(event)), ignore);
   }
 }
+
+/** Calls foreign code: what it throws ends here, and so does what an async function, which the types allow, rejects with. */
+function guarded(callback: () => unknown, failed: (error: unknown) => void): void {
+  try {
+    const result = callback();
+    if (result instanceof Promise) result.catch(failed);
+  } catch (error) {
+    failed(error);
+  }
+}
+
+function ignore(): void {}

@@ -50,7 +50,7 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
     const message = requestStream ? decoded(incoming, call) : decode(call, request as Uint8Array);
     const result = invoke(message, call);
     if (responseStream) {
-      pump(incoming, call, result as AsyncIterable<unknown>).catch((error) => fail(incoming, call, error));
+      pump(incoming, call, result).catch((error) => fail(incoming, call, error));
     } else if (isPromise(result)) {
       const timer = incoming.deadlineAt === Infinity && !requestStream ? limitTime(incoming, call) : undefined;
       result.then(
@@ -97,7 +97,9 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
     }
   }
 
-  async function pump(incoming: IncomingCall, call: ServerCall, responses: AsyncIterable<unknown>): Promise<void> {
+  async function pump(incoming: IncomingCall, call: ServerCall, result: unknown): Promise<void> {
+    // An async interceptor makes a promise of everything; what it rejects with must find somebody here.
+    const responses = (isPromise(result) ? await result : result) as AsyncIterable<unknown>;
     const iterator = responses[Symbol.asyncIterator]();
     const stop = call.onCancelled(() => release(iterator));
     try {
@@ -130,18 +132,20 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
 
   function fail(incoming: IncomingCall, call: ServerCall, error: unknown): void {
     if (call.cancelled) return;
-    // A call that failed with status OK would look like one that succeeded.
-    if (error instanceof CallError && error.code !== Status.OK) {
-      incoming.finish({
-        code: error.code,
-        message: error.message,
-        trailers: fitting(error.metadata) ?? call.trailers,
-        details: error.details,
-      });
-      if (error.code !== Status.INTERNAL) return;
-    } else {
-      // The text of a foreign error stays here: it may hold anything.
-      incoming.finish({ code: Status.INTERNAL, message: 'internal error', trailers: call.trailers });
+    // The text of a foreign error stays here: it may hold anything.
+    const internal = { code: Status.INTERNAL, message: 'internal error', trailers: call.trailers };
+    try {
+      // A call that failed with status OK would look like one that succeeded.
+      if (error instanceof CallError && error.code !== Status.OK) {
+        const { code, message, metadata, details } = error;
+        incoming.finish({ code, message, trailers: fitting(metadata) ?? call.trailers, details });
+        if (code !== Status.INTERNAL) return;
+      } else {
+        incoming.finish(internal);
+      }
+    } catch {
+      // JavaScript can throw what only looks like a CallError, and objects that throw when they are touched.
+      incoming.finish(internal);
     }
     context.events.emit('handler-failed', { method: name, detail: describe(error) });
   }
@@ -170,9 +174,13 @@ function fitting(metadata: Metadata | undefined): Metadata | undefined {
 }
 
 function describe(error: unknown): string {
-  if (!(error instanceof Error)) return `threw ${typeof error}`;
-  const cause = error.cause instanceof Error ? ` (${error.cause.message})` : '';
-  return redactSecrets(`${error.name}: ${error.message}${cause}`);
+  try {
+    if (!(error instanceof Error)) return `threw ${typeof error}`;
+    const cause = error.cause instanceof Error ? ` (${error.cause.message})` : '';
+    return redactSecrets(`${error.name}: ${error.message}${cause}`);
+  } catch {
+    return 'threw what cannot be described';
+  }
 }
 
 function isPromise(value: unknown): value is Promise<unknown> {

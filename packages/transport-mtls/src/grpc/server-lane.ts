@@ -23,7 +23,7 @@ import type { AcceptedPeer, LaneConnection, LaneHost, MakeServerLane, ServerLane
 import type { ResolvedServerLimits } from '../server-options.js';
 import { asBuffer } from './bytes.js';
 import { fromGrpc, measure, toGrpc } from './metadata.js';
-import { toGrpcStatus } from './status.js';
+import { type GrpcStatus, toGrpcStatus } from './status.js';
 
 /** gRPC over HTTP/2 on @grpc/grpc-js: for any gRPC client in any language. */
 export const grpcServerLane: MakeServerLane = (host, limits) => new GrpcServerLane(host, limits);
@@ -83,7 +83,7 @@ class GrpcServerLane implements ServerLane {
     const serve = (call: AnyCall, respond: Respond | undefined, request: Buffer | undefined): void => {
       const peer = this.#peerOf(call);
       if (!peer) {
-        finish(call, respond, { code: Status.UNAVAILABLE, message: 'the connection is gone' });
+        finish(call, respond, toGrpcStatus({ code: Status.UNAVAILABLE, message: 'the connection is gone' }));
         return;
       }
       const { entries, bytes } = measure(call.metadata);
@@ -114,7 +114,7 @@ class GrpcServerLane implements ServerLane {
       status: 'RESOURCE_EXHAUSTED',
       detail: message,
     });
-    finish(call, respond, { code: Status.RESOURCE_EXHAUSTED, message });
+    finish(call, respond, toGrpcStatus({ code: Status.RESOURCE_EXHAUSTED, message }));
   }
 
   #peerOf(call: AnyCall): AcceptedPeer | undefined {
@@ -201,15 +201,15 @@ class GrpcIncomingCall implements IncomingCall {
 
   finish(status: CallStatus): void {
     if (this.#finished) return;
+    const grpcStatus = toGrpcStatus(status);
     this.#finished = true;
-    finish(this.#call, this.#respond, status);
+    finish(this.#call, this.#respond, grpcStatus);
   }
 }
 
-function finish(call: AnyCall, respond: Respond | undefined, status: CallStatus): void {
-  const grpcStatus = toGrpcStatus(status);
+function finish(call: AnyCall, respond: Respond | undefined, grpcStatus: GrpcStatus): void {
   if (respond) respond(grpcStatus, null, grpcStatus.metadata);
-  else if (status.code === Status.OK) (call as WritableCall).end(grpcStatus.metadata);
+  else if (grpcStatus.code === Status.OK) (call as WritableCall).end(grpcStatus.metadata);
   // Their documented way to end a streaming call with a status.
   else call.emit('error', Object.assign(new Error(grpcStatus.details), grpcStatus));
 }

@@ -12,8 +12,14 @@ import { fromGrpc, statusDetailsOf, toGrpc, withStatusDetails } from './metadata
 /** A status that does not fit into a header would never arrive: the caller would wait for its deadline. */
 const MAX_MESSAGE_LENGTH = 4096;
 
-/** The status of a finished call as grpc-js wants it. */
-export function toGrpcStatus(status: CallStatus): { code: number; details: string; metadata: GrpcMetadata } {
+export interface GrpcStatus {
+  readonly code: number;
+  readonly details: string;
+  readonly metadata: GrpcMetadata;
+}
+
+/** The status of a finished call as grpc-js wants it. Throws on what is no status, whatever its type says. */
+export function toGrpcStatus(status: CallStatus): GrpcStatus {
   // grpc-js percent-encodes the message and throws, outside of any handler, on a lone surrogate.
   const details = status.message.slice(0, MAX_MESSAGE_LENGTH).toWellFormed();
   const metadata = toGrpc(status.trailers);

@@ -1,0 +1,194 @@
+import assert from 'node:assert/strict';
+import { type ClientHttp2Session, connect, constants, type OutgoingHttpHeaders } from 'node:http2';
+import { gzipSync } from 'node:zlib';
+import { Status } from '@sallyport/core';
+import { type EchoWorld, echoWorld } from '../support/echo.js';
+import { eventually } from '../support/eventually.js';
+import { grpcMessage } from '../support/h2-frames.js';
+import { rawPeer } from '../support/raw-peer.js';
+import { whileCalling } from '../support/steady-caller.js';
+
+const KB = 1024;
+const MB = 1024 * KB;
+
+interface Answer {
+  /** Code of the stream's end, HTTP/2's. */
+  readonly rst: number;
+  readonly grpcStatus: number | undefined;
+}
+
+/** Node's own HTTP/2 client, on a connection of `raw`. */
+async function http2Client(world: EchoWorld): Promise<ClientHttp2Session & AsyncDisposable> {
+  const { socket } = await rawPeer(world.mesh, world.service, { greet: false, keep: false });
+  socket.removeAllListeners('data');
+  const session = connect('https://sallyport.internal', {
+    createConnection: () => socket,
+    maxSendHeaderBlockLength: MB,
+  });
+  session.on('error', () => {});
+  return Object.assign(session, {
+    async [Symbol.asyncDispose]() {
+      session.destroy();
+    },
+  });
+}
+
+function call(
+  session: ClientHttp2Session,
+  method: 'say' | 'upload',
+  body: Uint8Array,
+  headers: OutgoingHttpHeaders = {},
+): Promise<Answer> {
+  return new Promise((resolve) => {
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': `/test.echo.v1.Echo/${method}`,
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      ...headers,
+    });
+    let grpcStatus: number | undefined;
+    const look = (got: Record<string, unknown>) => {
+      if (got['grpc-status'] !== undefined) grpcStatus = Number(got['grpc-status']);
+    };
+    stream.on('response', look);
+    stream.on('trailers', look);
+    stream.on('error', () => {});
+    stream.on('close', () => resolve({ rst: stream.rstCode ?? constants.NGHTTP2_NO_ERROR, grpcStatus }));
+    stream.resume();
+    stream.end(body);
+  });
+}
+
+function many(count: number): OutgoingHttpHeaders {
+  return Object.fromEntries(Array.from({ length: count }, (_, i) => [`x-${i}`, 'a']));
+}
+
+/** Members of gzip follow each other (RFC 1952 §2.2), so making it needs no more memory than one of them. */
+function bomb(megabytes: number): Buffer {
+  const member = gzipSync(Buffer.alloc(8 * MB, ' '));
+  return Buffer.concat(Array.from({ length: megabytes / 8 }, () => member));
+}
+
+const hello = grpcMessage(Buffer.from('{"text":"a"}'));
+
+describe('calls that want to exhaust the service', () => {
+  const tooMuch: [string, OutgoingHttpHeaders][] = [
+    ['17 KiB of metadata', { 'x-large': 'a'.repeat(17 * KB) }],
+    ['105 entries of metadata', many(105)],
+  ];
+  for (const [what, headers] of tooMuch) {
+    for (const method of ['say', 'upload'] as const) {
+      it(`T27 ${what} for ${method} are answered with RESOURCE_EXHAUSTED before any handler`, async () => {
+        await using world = await echoWorld();
+        await using session = await http2Client(world);
+
+        const answer = await call(session, method, hello, headers);
+
+        assert.equal(answer.grpcStatus, Status.RESOURCE_EXHAUSTED);
+        assert.deepEqual(world.handled(), []);
+        assert.deepEqual(
+          world.events('call-rejected').map(({ peer, method, status }) => [peer, method, status]),
+          [[world.mesh.id('raw'), `test.echo.v1.Echo/${method}`, 'RESOURCE_EXHAUSTED']],
+        );
+        assert.equal((await call(session, 'say', hello)).grpcStatus, Status.OK);
+      });
+    }
+  }
+
+  const beyond: [string, OutgoingHttpHeaders][] = [
+    ['70 KiB of metadata', { 'x-large': 'a'.repeat(70 * KB) }],
+    ['300 entries of metadata', many(300)],
+  ];
+  for (const [what, headers] of beyond) {
+    it(`T27 ${what} reach no handler, and the service serves on`, async () => {
+      await using world = await echoWorld();
+      await using session = await http2Client(world);
+
+      const answer = await call(session, 'say', hello, headers);
+
+      assert.notEqual(answer.grpcStatus, Status.OK);
+      assert.deepEqual(world.handled(), []);
+      await world.client.say({ text: 'still here' });
+    });
+  }
+
+  it('T27 metadata within the limits reach the handler', async () => {
+    await using world = await echoWorld();
+    await using session = await http2Client(world);
+
+    const answer = await call(session, 'say', hello, { ...many(90), 'x-large': 'a'.repeat(14 * KB) });
+
+    assert.equal(answer.grpcStatus, Status.OK);
+    assert.equal(String(world.handled()[0]?.get('x-large')).length, 14 * KB);
+  });
+
+  const messages: [string, Buffer, OutgoingHttpHeaders][] = [
+    ['a message over the limit', grpcMessage(Buffer.alloc(65 * KB, '1')), {}],
+    ['a length over the limit before any of the message', Buffer.of(0, 0xff, 0xff, 0xff, 0xff), {}],
+    ['a decompression bomb of 256 MiB', grpcMessage(bomb(256), true), { 'grpc-encoding': 'gzip' }],
+  ];
+  for (const [what, body, headers] of messages) {
+    it(`T28 ${what} is answered with RESOURCE_EXHAUSTED before any handler, in little memory`, async () => {
+      await using world = await echoWorld({
+        server: { limits: { maxMessageBytes: what.includes('bomb') ? MB : 64 * KB } },
+      });
+      await using session = await http2Client(world);
+      const before = process.memoryUsage().rss;
+
+      const answer = await whileCalling(
+        () => world.client.say({ text: 'a' }),
+        () => call(session, 'say', body, headers),
+      );
+
+      assert.equal(answer.grpcStatus, Status.RESOURCE_EXHAUSTED);
+      assert.ok(process.memoryUsage().rss - before < 100 * MB);
+      assert.deepEqual(world.handled(), []);
+      assert.equal((await call(session, 'say', hello)).grpcStatus, Status.OK);
+    });
+  }
+
+  it('T28 a message over the limit in the middle of a stream ends that call alone', async () => {
+    await using world = await echoWorld({ server: { limits: { maxMessageBytes: 64 * KB } } });
+    await using session = await http2Client(world);
+
+    const answer = await call(session, 'upload', Buffer.concat([hello, grpcMessage(Buffer.alloc(65 * KB, '1'))]));
+
+    assert.equal(answer.grpcStatus, Status.RESOURCE_EXHAUSTED);
+    assert.equal((await call(session, 'say', hello)).grpcStatus, Status.OK);
+  });
+
+  it('T28 a bomb in the encoding of another library is refused as not supported', async () => {
+    await using world = await echoWorld();
+    await using session = await http2Client(world);
+
+    const answer = await call(session, 'say', grpcMessage(Buffer.alloc(100), true), { 'grpc-encoding': 'br' });
+
+    assert.equal(answer.grpcStatus, Status.UNIMPLEMENTED);
+    assert.deepEqual(world.handled(), []);
+  });
+
+  it('T28 messages that are never finished do not fill the memory', async () => {
+    await using world = await echoWorld({ server: { limits: { maxMessageBytes: 64 * KB } } });
+    await using session = await http2Client(world);
+    const unfinished = grpcMessage(Buffer.alloc(60 * KB)).subarray(0, 50 * KB);
+
+    for (let i = 0; i < 100; i++) {
+      const stream = session.request({
+        ':method': 'POST',
+        ':path': '/test.echo.v1.Echo/say',
+        'content-type': 'application/grpc',
+      });
+      stream.on('error', () => {});
+      stream.write(unfinished);
+    }
+
+    await eventually(() => {
+      assert.deepEqual(
+        world.events('connection-closed-by-policy').map(({ reason }) => reason),
+        ['abuse'],
+      );
+    });
+    await world.client.say({ text: 'still here' });
+  });
+});
