@@ -1,10 +1,17 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import type { TlsSource } from '@sallyport/core';
+import { createAuthority } from '@sallyport/pki';
+import { fakeClock } from '@sallyport/testing';
 import { type Exit, runNode, startNode } from '../support/child.js';
+import { RecordedEvents } from '../support/registry-context.js';
 import { root } from '../support/repository.js';
 import { type TemporaryFolder, temporaryFolder } from '../support/temporary-folder.js';
 import { page, pages } from './pages.js';
+
+/** Of a leaf that lives an hour, and a minute more. */
+const HALF_LIFE_MS = 31 * 60_000;
 
 describe('the examples of the documentation', function () {
   this.timeout(120_000);
@@ -57,6 +64,33 @@ describe('the examples of the documentation', function () {
     const { code, stdout } = await mocha('adapters/directory-registry.mocha.js');
     assert.equal(code, 0, stdout);
     assert.doesNotMatch(stdout, /pending/);
+  });
+
+  it('make a source of certificates that renews at half-life and keeps the last good one', async () => {
+    const { IssuerSource } = await import(compiled('adapters/issuer-source.js'));
+    const authority = createAuthority({ trustDomain: 'test.acme' });
+    const [clock, events] = [fakeClock(), new RecordedEvents()];
+    let reachable = true;
+    const source: TlsSource = new IssuerSource(async () => {
+      if (!reachable) throw new Error('s3cret');
+      const { certificatePem, privateKeyPem } = authority.issue({
+        id: 'spiffe://test.acme/svc/web',
+        notBefore: clock.now(),
+      });
+      return { cert: certificatePem, key: privateKeyPem, ca: authority.bundlePem, bundles: {}, crl: [] };
+    });
+    const handle = await source.open({ clock, events });
+    const first = handle.current().leaf.serialNumber;
+
+    await clock.advance(HALF_LIFE_MS);
+    reachable = false;
+    await clock.advance(HALF_LIFE_MS);
+    handle.close();
+
+    assert.equal(events.of('rotated').length, 1);
+    assert.notEqual(handle.current().leaf.serialNumber, first);
+    assert.match(events.of('rotation-failed')[0]?.detail ?? '', /the authority did not answer/);
+    assert.doesNotMatch(JSON.stringify(events.all), /s3cret/);
   });
 
   it('test a service with node:test', async () => {
