@@ -1,4 +1,5 @@
 import type { EventEmitter } from 'node:events';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import {
   Server,
@@ -27,6 +28,9 @@ import { type GrpcStatus, toGrpcStatus } from './status.js';
 
 /** gRPC over HTTP/2 on @grpc/grpc-js: for any gRPC client in any language. */
 export const grpcServerLane: MakeServerLane = (host, limits) => new GrpcServerLane(host, limits);
+
+/** How long after the end of a stream its reset may still arrive. */
+const RESET_FOLLOWS_MS = 1;
 
 type UnaryCall = ServerUnaryCall<Buffer, Buffer>;
 type ReadableCall = ServerReadableStream<Buffer, Buffer>;
@@ -169,9 +173,10 @@ class GrpcIncomingCall implements IncomingCall {
       this.#accepted.guard.message(message.length);
       yield message;
     }
-    // grpc-js tells of a reset stream as a good end first and of the cancellation right after: half an upload must not look
-    // like a whole one.
-    await new Promise((resolve) => setImmediate(resolve));
+    // Clients on node:http2 cancel by a good end of the stream and a reset in the next packet: half an upload must not look like
+    // a whole one, so the end counts only when no reset comes with it.
+    await sleep(RESET_FOLLOWS_MS);
+    await turn();
     if (this.#call.cancelled) throw new CallError('CANCELLED', 'the caller cancelled the call');
   }
 
