@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
+import { eventually } from '../../support/eventually.js';
 import { forEachLane } from '../../support/lanes.js';
 import { aborted, all, failure, pause, type Signal, signal } from './kit.js';
 import { Probe, type ProbeHandlers, world } from './probe.js';
@@ -111,27 +112,68 @@ forEachLane(() => {
       await stopped;
     });
 
-    it('ends the requests that a handler reads', async () => {
-      const [started, ended] = [signal(), signal<unknown>()];
+    it('never makes half an upload look like a whole one', async () => {
+      let started = 0;
+      const endings: unknown[] = [];
       await using probe = await world({
         async collect(requests) {
-          started.give();
-          await all(requests).then(ended.give, ended.give);
+          for await (const _ of requests) started++;
+          endings.push('whole');
           return {};
         },
+        // biome-ignore lint/correctness/useYield: only reads
+        async *talk(requests) {
+          for await (const _ of requests) started++;
+          endings.push('whole');
+        },
       });
-      const abort = new AbortController();
-      async function* silent() {
+      async function* half() {
         yield {};
         await new Promise(() => {});
       }
-      const outcome = failure(probe.client.collect(silent(), { signal: abort.signal }), 'CANCELLED');
+      const aborts = Array.from({ length: 20 }, () => new AbortController());
+      const outcomes = aborts.map(({ signal }, i) =>
+        failure(
+          i % 2 ? probe.client.collect(half(), { signal }) : all(probe.client.talk(half(), { signal })),
+          'CANCELLED',
+        ),
+      );
+      await eventually(() => assert.equal(started, 20));
+
+      for (const abort of aborts) abort.abort();
+
+      await Promise.all(outcomes);
+      await probe.probe.stop();
+      assert.deepEqual(endings, []);
+    });
+
+    it('reaches a handler that reads requests as an error', async () => {
+      const [started, ended] = [signal(), signal<unknown>()];
+      await using probe = await world({
+        async collect(requests, call) {
+          try {
+            for await (const _ of requests) started.give();
+            return {};
+          } catch (error) {
+            ended.give([error, call.signal.aborted]);
+            throw error;
+          }
+        },
+      });
+      async function* half() {
+        yield {};
+        await new Promise(() => {});
+      }
+      const abort = new AbortController();
+      const outcome = failure(probe.client.collect(half(), { signal: abort.signal }), 'CANCELLED');
       await started;
 
       abort.abort();
 
       await outcome;
-      await failure(Promise.reject(await ended), 'CANCELLED');
+      const [error, aborted] = (await ended) as [Error, boolean];
+      await failure(Promise.reject(error), 'CANCELLED');
+      assert.equal(aborted, true);
     });
 
     it('reaches nested calls', async () => {
