@@ -19,6 +19,9 @@ import type { ResolvedClientOptions } from './client-options.js';
 import { GrpcChannel } from './grpc/client-lane.js';
 import { HandshakeRefusedError, handshake } from './handshake.js';
 
+/** The handshake's own timeout speaks first, because it knows why. */
+const LAST_WORD_MS = 50;
+
 /** One connection per instance and per generation of our identity. */
 export class Pool implements ConnectionPool {
   readonly #host: ClientHost;
@@ -212,7 +215,7 @@ class PooledConnection implements Connection {
   }
 
   async #connect(): Promise<void> {
-    if (await this.#channel.connect(Date.now() + this.#options.connectTimeoutMs)) return;
+    if (await this.#channel.connect(Date.now() + this.#options.connectTimeoutMs + LAST_WORD_MS)) return;
     throw new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`);
   }
 

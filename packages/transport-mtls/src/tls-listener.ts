@@ -21,7 +21,7 @@ import {
 } from '@sallyport/core/spi';
 import { FloodGuard } from './flood-guard.js';
 import type { LaneConnection, MakeServerLane, ServerLane } from './lane.js';
-import type { ResolvedServerOptions } from './server-options.js';
+import { isWildcard, type ResolvedServerOptions } from './server-options.js';
 
 /** How often connections are checked for floods and expired certificates, ms. */
 const PATROL_MS = 1000;
@@ -84,7 +84,7 @@ class TlsListener implements Listener {
     });
     this.#server.on('tlsClientError', (error, socket) => {
       const { reason, detail } = handshakeRefusal(error, socket);
-      this.#refused(reason, detail, socket.remoteAddress);
+      this.#refused(reason, detail, addressOf(socket));
       // Without it a socket whose handshake timed out stays open.
       socket.destroy();
     });
@@ -102,7 +102,7 @@ class TlsListener implements Listener {
   }
 
   async bind(): Promise<void> {
-    const { address, advertise } = this.#options;
+    const { address, advertise, allowWildcardBind } = this.#options;
     try {
       await new Promise<void>((resolve, reject) => {
         this.#server.once('error', reject);
@@ -122,7 +122,10 @@ class TlsListener implements Listener {
     const bound = this.#server.address() as { address: string; port: number };
     const advertised = advertise ?? { host: address.host, port: bound.port };
     this.#endpoints = [{ host: advertised.host, port: advertised.port === 0 ? bound.port : advertised.port }];
-    this.#host.events.emit('listening', { address: `${bound.address}:${bound.port}` });
+    this.#host.events.emit('listening', {
+      address: `${bound.address}:${bound.port}`,
+      ...(allowWildcardBind && isWildcard(address.host) ? { reason: allowWildcardBind.reason } : {}),
+    });
   }
 
   async drain(graceMs: number): Promise<void> {
@@ -156,6 +159,8 @@ class TlsListener implements Listener {
 
   #track(socket: Socket): void {
     this.#sockets.add(socket);
+    // Asked for now, the socket remembers it after its end.
+    void socket.remoteAddress;
     socket.once('close', () => this.#sockets.delete(socket));
   }
 
@@ -249,6 +254,14 @@ class TlsListener implements Listener {
       ...(peer === undefined ? {} : { peer }),
     });
   }
+}
+
+/**
+ * Node has closed the connection already when it tells of a refused certificate, and the TLS socket has forgotten who it
+ * was; the TCP socket below has not. That one has no public name; without it the address is unknown, nothing else.
+ */
+function addressOf(socket: TLSSocket): string | undefined {
+  return socket.remoteAddress ?? (socket as unknown as { readonly _parent?: Socket })._parent?.remoteAddress;
 }
 
 function refusal(reason: HandshakeRefusal, detail: string, peer?: string): Refusal {

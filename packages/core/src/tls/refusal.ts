@@ -32,8 +32,9 @@ const reasons: readonly (readonly [RegExp, HandshakeRefusal])[] = [
   [/CERT_REVOKED|ALERT_CERTIFICATE_REVOKED/, 'revoked'],
   [/CRL/, 'revocation-unknown'],
   [/NO_APPLICATION_PROTOCOL/, 'alpn'],
+  // Node says UNSPECIFIED for what it has no name for, name constraints among it.
   [
-    /^(UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|CERT_|INVALID_|PATH_LENGTH_|AKID_|SUBJECT_ISSUER_|KEYUSAGE_)/,
+    /^(UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|CERT_|INVALID_|PATH_LENGTH_|AKID_|SUBJECT_ISSUER_|KEYUSAGE_|UNSPECIFIED$)/,
     'untrusted-issuer',
   ],
   [
