@@ -6,7 +6,7 @@ export interface ChildOptions {
   /** Added to the environment; undefined removes a variable. */
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** Written to its standard input, which then ends. Left out: the input is empty. */
-  readonly input?: string;
+  readonly input?: string | Uint8Array;
   /** It is killed then. Default 10 s. */
   readonly timeoutMs?: number;
 }
