@@ -1,5 +1,13 @@
 import { isIP } from 'node:net';
-import { durationMs, type Endpoint, limit, type ParsedOptions, parseOptions } from '@sallyport/core/spi';
+import {
+  durationMs,
+  type Endpoint,
+  limit,
+  type ParsedOptions,
+  parseOptions,
+  type Violation,
+  violation,
+} from '@sallyport/core/spi';
 import { z } from 'zod';
 
 /** What one server lets its callers take. Every limit is finite; leave a field out for its default. */
@@ -39,7 +47,8 @@ export interface ServerOptions {
   readonly advertise?: string;
   /** Client certificates are always required; `true` only says so. */
   readonly requireClientCert?: true;
-  /** Names the reason for listening on every interface (`0.0.0.0` or `::`); refused without it. Needs `advertise`. */
+  /** Names the reason for listening on every interface (`0.0.0.0` or `::`); refused without it. Needs `advertise`. The reason
+   * stands in the log. */
   readonly allowWildcardBind?: { readonly reason: string };
   readonly limits?: ServerLimits;
 }
@@ -49,6 +58,7 @@ export type ResolvedServerLimits = Required<ServerLimits>;
 export interface ResolvedServerOptions {
   readonly address: Endpoint;
   readonly advertise: Endpoint | undefined;
+  readonly allowWildcardBind: { readonly reason: string } | undefined;
   readonly limits: ResolvedServerLimits;
 }
 
@@ -77,35 +87,29 @@ const hostAndPort = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
-const schema = z
-  .strictObject({
-    address: hostAndPort.prefault('127.0.0.1:0'),
-    advertise: hostAndPort.optional(),
-    requireClientCert: z.literal(true).optional(),
-    allowWildcardBind: z.strictObject({ reason: z.string().trim().min(1) }).optional(),
-    limits: limits.prefault({}),
-  })
-  .superRefine((options, context) => {
-    if (!isWildcard(options.address.host)) return;
-    if (!options.allowWildcardBind) {
-      context.addIssue({
-        code: 'custom',
-        path: ['address'],
-        message: 'the server would listen on every network interface',
-        params: { violation: 'server-wildcard-bind' },
-      });
-    } else if (!options.advertise) {
-      context.addIssue({
-        code: 'custom',
-        path: ['advertise'],
-        message: 'a server on every interface must say which address others dial',
-        params: { violation: 'option-missing' },
-      });
-    }
-  });
+const schema = z.strictObject({
+  address: hostAndPort.prefault('127.0.0.1:0'),
+  advertise: hostAndPort.optional(),
+  requireClientCert: z.literal(true).optional(),
+  allowWildcardBind: z.strictObject({ reason: z.string().trim().min(1) }).optional(),
+  limits: limits.prefault({}),
+});
 
 export function parseServerOptions(options: unknown): ParsedOptions<ResolvedServerOptions> {
-  return parseOptions(schema, options, 'server') as ParsedOptions<ResolvedServerOptions>;
+  const parsed = parseOptions(schema, options, 'server') as ParsedOptions<ResolvedServerOptions>;
+  const violations = [...parsed.violations, ...wildcardViolations(options)];
+  return violations.length > 0 ? { value: undefined, violations } : parsed;
+}
+
+/** Apart from the schema, which stops short of what concerns several options as soon as one of them is wrong. */
+function wildcardViolations(options: unknown): Violation[] {
+  const { address, advertise, allowWildcardBind } = (options ?? {}) as Readonly<Record<string, unknown>>;
+  const endpoint = typeof address === 'string' ? parseAddress(address) : undefined;
+  if (!endpoint || !isWildcard(endpoint.host)) return [];
+  if (!allowWildcardBind) return [violation('server-wildcard-bind', 'server.address')];
+  if (advertise !== undefined) return [];
+  const problem = 'a server on every interface must say which address others dial';
+  return [violation('option-missing', 'server.advertise', problem)];
 }
 
 /** `host:port` or `[ipv6]:port`; undefined when it is neither. */
@@ -119,6 +123,7 @@ export function parseAddress(text: string): Endpoint | undefined {
   return { host: bracketed ?? (match[2] === '' ? '::' : (match[2] as string)), port };
 }
 
-function isWildcard(host: string): boolean {
+/** Whether it stands for every interface. */
+export function isWildcard(host: string): boolean {
   return host === '0.0.0.0' || host === '*' || (isIP(host) === 6 && /^[0:]+$/.test(host)) || host === '::ffff:0.0.0.0';
 }

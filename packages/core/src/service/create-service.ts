@@ -94,7 +94,7 @@ class ServiceInstance implements Service {
     this.name = parsed.value?.name ?? (typeof given?.name === 'string' ? given.name : 'service');
     this.instanceId = `${this.name}-${randomUUID()}`;
     this.#clock = parsed.value?.clock ?? systemClock;
-    this.#events = new EventBus(this.name, this.#clock, parsed.value?.logger ?? consoleLogger());
+    this.#events = new EventBus(this.name, this.#clock, parsed.logger ?? consoleLogger());
     this.#readiness = new ReadinessMonitor(
       { state: () => this.#state, registry: () => this.#running?.session, tls: () => this.#running?.tls },
       this.#events,

@@ -71,6 +71,8 @@ const source = having<TlsSource>('check', 'open');
 const rules = z.custom<Rule[]>((value) => typeof value === 'object' && value !== null, { error: 'expected rules' });
 const interceptors = z.array(z.custom((value) => typeof value === 'function', { error: 'expected a function' }));
 
+const logger = having<Logger>('debug', 'info', 'warn', 'error');
+
 const schema = z.strictObject({
   name: serviceNameSchema,
   version: z
@@ -93,7 +95,7 @@ const schema = z.strictObject({
       graceMs: durationMs().default(10_000),
     })
     .prefault({}),
-  logger: having<Logger>('debug', 'info', 'warn', 'error').optional(),
+  logger: logger.optional(),
   clock: having<Clock>('now', 'after').optional(),
 });
 
@@ -104,6 +106,8 @@ export interface ParsedServiceOptions {
   readonly value: ResolvedServiceOptions | undefined;
   readonly template: IdentityTemplate | undefined;
   readonly violations: readonly Violation[];
+  /** Where to report, even when other options were refused. */
+  readonly logger: Logger | undefined;
   /** The TLS source and whether there is a server, even when other options were refused. */
   readonly tls: TlsSource | undefined;
   readonly serves: boolean;
@@ -132,6 +136,7 @@ export function parseServiceOptions(options: unknown): ParsedServiceOptions {
     value: value as ResolvedServiceOptions | undefined,
     template: typeof template === 'string' ? undefined : template,
     violations: named,
+    logger: logger.safeParse(given.logger).data,
     tls: source.safeParse(given.tls).data,
     serves: given.server !== undefined,
     parts: partsOf(given),
