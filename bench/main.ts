@@ -1,7 +1,10 @@
 /*
  * npm run bench -- rpc [options]
- *   --quick        shorter and less exact, under a minute
- *   --json <file>  where the result goes; bench/results/local/<scenario>.json if left out
+ *   --quick             shorter and less exact, under a minute
+ *   --rounds <n>        how often each peer is measured
+ *   --duration-ms <n>   length of one measurement
+ *   --in-flight <n,n>   calls in flight; 1,8,32 if left out
+ *   --json <file>       where the result goes; bench/results/local/<scenario>.json if left out
  *   --profile <folder>  CPU profiles of every process go there
  */
 import { resolve } from 'node:path';
@@ -13,10 +16,17 @@ const scenarios = { rpc: benchRpc };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { quick: { type: 'boolean', default: false }, json: { type: 'string' }, profile: { type: 'string' } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    rounds: { type: 'string' },
+    'duration-ms': { type: 'string' },
+    'in-flight': { type: 'string' },
+    json: { type: 'string' },
+    profile: { type: 'string' },
+  },
 });
 const [name = 'rpc'] = positionals;
-const run = name in scenarios ? scenarios[name as keyof typeof scenarios] : undefined;
+const run = Object.hasOwn(scenarios, name) ? scenarios[name as keyof typeof scenarios] : undefined;
 if (!run) {
   console.error(`There is no scenario ${name}; there are: ${Object.keys(scenarios).join(', ')}.`);
   process.exitCode = 1;
@@ -24,7 +34,15 @@ if (!run) {
   const local = fileURLToPath(new URL(`../results/local/${name}.json`, import.meta.url));
   await run({
     quick: values.quick,
+    rounds: values.rounds === undefined ? undefined : whole(values.rounds),
+    durationMs: values['duration-ms'] === undefined ? undefined : whole(values['duration-ms']),
+    concurrencies: values['in-flight']?.split(',').map(whole),
     json: resolve(values.json ?? local),
     nodeFlags: values.profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${resolve(values.profile)}`],
   });
+}
+
+function whole(text: string): number {
+  if (!/^[1-9]\d{0,6}$/.test(text)) throw new Error(`${text} is not a whole number above 0`);
+  return Number(text);
 }

@@ -9,19 +9,27 @@ const BASELINE = 'raw grpc-js';
 export interface RpcBenchOptions {
   /** Shorter, less exact: under a minute. */
   readonly quick: boolean;
+  /** Left out: 9, or 3 when quick. */
+  readonly rounds?: number | undefined;
+  /** Of each measurement. Left out: 2,000, or 1,000 when quick. */
+  readonly durationMs?: number | undefined;
+  /** Calls in flight, one measurement each. Left out: 1, 8 and 32. */
+  readonly concurrencies?: readonly number[] | undefined;
   /** File the result is written to. */
   readonly json: string;
   readonly nodeFlags: readonly string[];
 }
 
 /** Unary calls of about 200 bytes each way over mutual TLS on loopback, one connection, peers in alternation. */
-export async function benchRpc({ quick, json, nodeFlags }: RpcBenchOptions): Promise<void> {
+export async function benchRpc(options: RpcBenchOptions): Promise<void> {
+  const { quick, rounds, durationMs, concurrencies = [1, 8, 32], json, nodeFlags } = options;
+  const usualMs = quick ? 1000 : 2000;
   const settings = {
     peers: peerNames,
-    concurrencies: [1, 8, 32],
-    rounds: quick ? 3 : 9,
-    durationMs: quick ? 1000 : 2000,
-    warmUpMs: quick ? 1000 : 2000,
+    concurrencies,
+    rounds: rounds ?? (quick ? 3 : 9),
+    durationMs: durationMs ?? usualMs,
+    warmUpMs: durationMs ?? usualMs,
   } satisfies Partial<HarnessOptions>;
   const packages = (await Promise.all(peerNames.map(loadPeer))).flatMap((peer) => peer.packages);
   const where = await environment([...new Set(packages)]);

@@ -1,14 +1,17 @@
 import assert from 'node:assert/strict';
 import { setImmediate as immediate, setTimeout as pause } from 'node:timers/promises';
+import { systemClock } from '@sallyport/core/spi';
 import { type Authority, createAuthority } from '@sallyport/pki';
-import { mesh } from '@sallyport/testing';
+import { IssuedSource, mesh } from '@sallyport/testing';
 import {
   allow,
   bidi,
   type CallError,
   type Client,
+  client,
   createService,
   defineContract,
+  exactly,
   type Handlers,
   registry,
   type Service,
@@ -65,6 +68,34 @@ describe('rotation', () => {
       assert.deepEqual(await call, { text: 'hello' }, `rotated after ${turns} turns of the event loop`);
       await web.stop();
     }
+  });
+
+  it('lets a call begin on the connection that it was handed just before', async () => {
+    await using world = mesh();
+    const stock = world.service('stock', { authorize: [allow({ from: world.id('web'), to: 'test.echo.v1.Echo/*' })] });
+    stock.handle(Echo, echo);
+    await world.start();
+    const issued = () => ({
+      identity: world.authority.issue({ id: world.id('web') }),
+      bundlePem: world.authority.bundlePem,
+    });
+    const source = new IssuedSource(issued());
+    const context = { clock: systemClock, events: { emit: () => {} } };
+    const pool = client().open({ service: 'web', tls: await source.open(context), ...context });
+    const deadlineAt = Date.now() + 5000;
+    const [endpoint] = stock.endpoints;
+    assert.ok(endpoint);
+
+    const connection = await pool.connect(
+      { key: 'stock', instance: stock.instanceId, service: 'stock', endpoint, expect: exactly(world.id('stock')) },
+      deadlineAt,
+    );
+    source.rotate(issued());
+    const outgoing = { path: '/test.echo.v1.Echo/say', metadata: undefined, deadlineAt };
+    const { message } = await connection.unary(outgoing, Buffer.from('{"text":"hello"}')).result;
+
+    assert.equal(String(message), '{"text":"hello"}');
+    await pool.close();
   });
 
   it(`loses no call in ${LEAF_ROTATIONS} rotations of every leaf and ${CA_CHANGES} complete CA changes`, async function () {
