@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { setImmediate as immediate, setTimeout as pause } from 'node:timers/promises';
 import { systemClock } from '@sallyport/core/spi';
 import { type Authority, createAuthority } from '@sallyport/pki';
-import { IssuedSource, mesh } from '@sallyport/testing';
+import { fakeClock, IssuedSource, mesh } from '@sallyport/testing';
 import {
   allow,
   bidi,
@@ -22,11 +22,14 @@ import {
   unary,
 } from 'sallyport';
 import { z } from 'zod';
+import { FrameType } from '../support/h2-frames.js';
+import { rawPeer } from '../support/raw-peer.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { Load } from './load.js';
 import { type Party, partyInFiles, partyInMemory } from './party.js';
 
 const TRUST_DOMAIN = 'rotation.test';
+const MINUTE_MS = 60_000;
 const LEAF_ROTATIONS = 100;
 const CA_CHANGES = 3;
 const STREAMED = 40;
@@ -96,6 +99,22 @@ describe('rotation', () => {
 
     assert.equal(String(message), '{"text":"hello"}');
     await pool.close();
+  });
+
+  it('asks a connection to come again with a current identity once it is old', async () => {
+    const clock = fakeClock();
+    await using world = mesh({ clock });
+    const stock = world.service('stock', { server: { limits: { maxConnectionAgeMs: 10 * MINUTE_MS } } });
+    await world.start();
+    using peer = await rawPeer(world, stock);
+
+    await clock.advance(8.9 * MINUTE_MS);
+    const youngIsOpen = !peer.isClosed;
+    await clock.advance(1.1 * MINUTE_MS);
+    await peer.closed;
+
+    assert.ok(youngIsOpen);
+    assert.ok(peer.frames().some(({ type }) => type === FrameType.GOAWAY));
   });
 
   it(`loses no call in ${LEAF_ROTATIONS} rotations of every leaf and ${CA_CHANGES} complete CA changes`, async function () {

@@ -198,8 +198,11 @@ class TlsListener implements Listener {
     this.#perPeer.set(identity.id, (this.#perPeer.get(identity.id) ?? 0) + 1);
     const connection = lane.accept(socket, { identity, guard });
     this.#accepted.set(socket, { identity, guard, lane: connection, revocationKey, expired: false });
+    const { maxConnectionAgeMs, maxConnectionAgeGraceMs } = this.#options.limits;
+    const age = this.#host.clock.after(spreadAge(maxConnectionAgeMs), () => connection.drain(maxConnectionAgeGraceMs));
     socket.on('error', (error) => this.#failed(error, identity));
     socket.once('close', () => {
+      age.cancel();
       this.#accepted.delete(socket);
       const left = (this.#perPeer.get(identity.id) ?? 1) - 1;
       if (left > 0) this.#perPeer.set(identity.id, left);
@@ -262,6 +265,14 @@ class TlsListener implements Listener {
  */
 function addressOf(socket: TLSSocket): string | undefined {
   return socket.remoteAddress ?? (socket as unknown as { readonly _parent?: Socket })._parent?.remoteAddress;
+}
+
+/**
+ * Up to a tenth less, so that peers which came together do not come back together. In whole hundredths: Node keeps a list
+ * for every length of timer until it would have fired, even when the timer was cancelled, and each connection would leave one.
+ */
+function spreadAge(ms: number): number {
+  return Math.ceil(ms * (1 - Math.floor(Math.random() * 11) / 100));
 }
 
 function refusal(reason: HandshakeRefusal, detail: string, peer?: string): Refusal {

@@ -55,8 +55,6 @@ class GrpcServerLane implements ServerLane {
       'grpc.max_receive_message_length': limits.maxMessageBytes,
       'grpc.max_send_message_length': limits.maxMessageBytes,
       'grpc.max_connection_idle_ms': limits.idleTimeoutMs,
-      'grpc.max_connection_age_ms': limits.maxConnectionAgeMs,
-      'grpc.max_connection_age_grace_ms': limits.maxConnectionAgeGraceMs,
       'grpc.keepalive_time_ms': limits.keepaliveIntervalMs,
       'grpc.keepalive_timeout_ms': limits.keepaliveTimeoutMs,
       'grpc.enable_channelz': 0,
