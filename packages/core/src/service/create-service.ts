@@ -36,7 +36,7 @@ export interface Service {
   readonly state: ServiceState;
   /** Whether it should get traffic, and why not. */
   readonly readiness: Readiness;
-  /** Where it listens; empty before `start` and without a server. */
+  /** Where it listens; empty before `start`, after `stop` and without a server. */
   readonly endpoints: readonly Endpoint[];
   /** Its id in the registry. */
   readonly instanceId: string;
@@ -163,8 +163,8 @@ class ServiceInstance implements Service {
   }
 
   start(): Promise<void> {
-    if (this.#starting || this.#state !== 'created') {
-      return Promise.reject(new UsageError(`${this.name} was started before; make a new service`));
+    if (this.#starting || this.#stopping || this.#state !== 'created') {
+      return Promise.reject(new UsageError(`${this.name} was started or stopped before; make a new service`));
     }
     this.#starting = this.#start();
     return this.#starting;
@@ -345,6 +345,7 @@ class ServiceInstance implements Service {
 
   async #unwind(): Promise<void> {
     this.#running = undefined;
+    this.#listener = undefined;
     for (let close = this.#opened.pop(); close; close = this.#opened.pop()) {
       try {
         await close();
