@@ -33,6 +33,7 @@ export interface EventMap {
     address: string;
     presented?: string;
   };
+  /** `peer` is the caller: a stranger, or this service itself where its rules for outgoing calls deny. */
   'call-denied': { peer: string; method: string; rule: string | undefined };
   'call-rejected': { peer: string; method: string; status: StatusName; detail: string };
   'connection-closed-by-policy': { peer: string; reason: 'revoked' | 'abuse' | 'expired'; detail: string };

@@ -395,7 +395,10 @@ class ServiceInstance implements Service {
 
   #mayCall(path: string): boolean {
     if (!this.#outgoing) return this.#called.has(path);
-    return this.#outgoing.authorizer.decide(this.#outgoing.self.current().identity, path).allowed;
+    const self = this.#outgoing.self.current().identity;
+    const { allowed, rule } = this.#outgoing.authorizer.decide(self, path);
+    if (!allowed) this.#events.emit('call-denied', { peer: self.toString(), method: path.slice(1), rule });
+    return allowed;
   }
 
   #options() {
