@@ -52,6 +52,17 @@ export const nodeTlsServer: ImpostorKind = {
   },
 };
 
+/** What T09 is about: asks for certificates, and lets whoever brings a session in without one. */
+export function resumingServer({ credentials, ca, alpn }: Guise): Promise<Impostor> {
+  const options = { ...pairOf(credentials), ca, requestCert: true, rejectUnauthorized: true, ALPNProtocols: [...alpn] };
+  return listening(createTlsServer(options), 'secureConnection', (socket, hear) => {
+    socket.write(greetingBytes);
+    socket.on('data', (bytes) => {
+      if (hear(bytes.toString('latin1'))) socket.write(answerBytes);
+    });
+  });
+}
+
 export const grpcJsServer: ImpostorKind = {
   name: '@grpc/grpc-js',
   async open({ credentials, ca }) {
@@ -162,11 +173,13 @@ async function listening(
   });
   server.on(event, (socket: Socket) => {
     socket.on('error', () => {});
-    // True once: when the request has been heard.
+    let told = '';
+    // True once a connection: when the request has been heard.
     serve(socket, (text) => {
-      const before = heard;
+      const before = told;
+      told += text;
       heard += text;
-      return heard.includes(CANARY) && !before.includes(CANARY);
+      return told.includes(CANARY) && !before.includes(CANARY);
     });
   });
   server.listen(0, '127.0.0.1');

@@ -1,11 +1,13 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
-import { createConnection } from 'node:net';
-import { type ConnectionOptions, connect as connectTls, createSecureContext } from 'node:tls';
+import { createConnection, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { type ConnectionOptions, connect as connectTls, createSecureContext, type TLSSocket } from 'node:tls';
 import { type ChannelCredentials, Client, credentials, status } from '@grpc/grpc-js';
 import type { Endpoint } from '@sallyport/core';
 import type { IssuedIdentity } from '@sallyport/pki';
 import { start } from '../child.js';
-import { temporaryFolder } from '../temporary-folder.js';
+import { type TemporaryFolder, temporaryFolder } from '../temporary-folder.js';
 import { callBytes } from './http2-bytes.js';
 import { OPEN, request, requestBody, TREASURE } from './vault.js';
 
@@ -23,7 +25,9 @@ export interface Approach {
   readonly alpn: readonly string[];
   /** The newest it speaks. Left out: TLS 1.3. */
   readonly version?: 'TLSv1.1' | 'TLSv1.2';
-  /** What it kept of an earlier connection. */
+  /** What a gRPC client calls. Left out: `open`. */
+  readonly path?: string;
+  /** What it kept of an earlier connection, for openssl and node:tls. */
   readonly session?: Buffer;
 }
 
@@ -43,34 +47,33 @@ export interface Intruder {
 
 const PATIENCE_MS = 3000;
 
-export const openssl: Intruder = {
+/** One that keeps what servers hand out to come back with. */
+export interface ReturningIntruder extends Intruder {
+  /** Calls once and resolves to the sessions it was given, in its own form. */
+  collectSessions(approach: Approach): Promise<Buffer[]>;
+}
+
+export const openssl: ReturningIntruder = {
   name: 'openssl s_client',
-  async call({ door, ca, credentials, alpn, version }) {
+  async call(approach) {
     using folder = temporaryFolder();
-    const args = ['s_client', '-quiet', '-connect', addressOf(door), '-servername', 'vault.test'];
-    args.push('-CAfile', folder.write('ca.pem', ca));
-    if (credentials) args.push(...opensslCredentials(credentials, (name, pem) => folder.write(name, pem)));
-    if (alpn.length > 0) args.push('-alpn', alpn.join(','));
-    // OpenSSL 3 itself offers nothing below TLS 1.2 at its default security level.
-    if (version) args.push(version === 'TLSv1.1' ? '-tls1_1' : '-tls1_2', '-cipher', 'DEFAULT@SECLEVEL=0');
-    await using child = start('openssl', args, { input: callBytes, timeoutMs: PATIENCE_MS });
-    return await child.output(new RegExp(TREASURE)).then(
-      () => ({ outcome: 'served', detail: '' }),
-      async () => {
-        const { signal, stderr } = await child.exited;
-        // It dies of SIGPIPE when it writes after the server hung up; it is killed when its time is up.
-        return { outcome: signal === 'SIGKILL' ? 'left-waiting' : 'turned-away', detail: stderr };
-      },
-    );
+    return await callOpenssl(approach, folder, []);
+  },
+  async collectSessions(approach) {
+    using folder = temporaryFolder();
+    const file = join(folder.path, 'given.pem');
+    await callOpenssl(approach, folder, ['-sess_out', file]);
+    return existsSync(file) ? [readFileSync(file)] : [];
   },
 };
 
-export const nodeTls: Intruder = {
+export const nodeTls: ReturningIntruder = {
   name: 'node:tls',
-  call(approach) {
-    const socket = connectTls(tlsOptions(approach));
-    socket.once('secureConnect', () => socket.write(callBytes));
-    return outcomeOf(socket);
+  call: (approach) => callTls(connectTls(tlsOptions(approach))),
+  async collectSessions(approach) {
+    const sessions: Buffer[] = [];
+    await callTls(connectTls(tlsOptions(approach)).on('session', (session) => sessions.push(session)));
+    return sessions;
   },
 };
 
@@ -81,9 +84,10 @@ export const nodeHttp2: Intruder = {
 
 export const grpcJs: Intruder = {
   name: '@grpc/grpc-js',
-  call({ door, ca, credentials: shown, version }) {
+  call({ door, ca, credentials: shown, version, path }) {
     const context = createSecureContext({ ca, ...pairOf(shown), ...versionOf(version) });
-    return callGrpc(door, credentials.createFromSecureContext(context, { checkServerIdentity: () => undefined }));
+    const channel = credentials.createFromSecureContext(context, { checkServerIdentity: () => undefined });
+    return callGrpc(door, channel, path);
   },
 };
 
@@ -155,9 +159,35 @@ export function versionOf(version: Approach['version']) {
     : ({ minVersion: 'TLSv1.3' } as const);
 }
 
-type Stream = ReturnType<typeof createConnection>;
+async function callOpenssl(
+  { door, ca, credentials, alpn, version, session }: Approach,
+  folder: TemporaryFolder,
+  more: readonly string[],
+): Promise<Attempt> {
+  const args = ['s_client', '-quiet', '-connect', addressOf(door), '-servername', 'vault.test', ...more];
+  args.push('-CAfile', folder.write('ca.pem', ca));
+  if (credentials) args.push(...opensslCredentials(credentials, (name, pem) => folder.write(name, pem)));
+  if (alpn.length > 0) args.push('-alpn', alpn.join(','));
+  if (session) args.push('-sess_in', folder.write('session.pem', session.toString()));
+  // OpenSSL 3 itself offers nothing below TLS 1.2 at its default security level.
+  if (version) args.push(version === 'TLSv1.1' ? '-tls1_1' : '-tls1_2', '-cipher', 'DEFAULT@SECLEVEL=0');
+  await using child = start('openssl', args, { input: callBytes, timeoutMs: PATIENCE_MS });
+  return await child.output(new RegExp(TREASURE)).then(
+    () => ({ outcome: 'served', detail: '' }),
+    async () => {
+      const { signal, stderr } = await child.exited;
+      // It dies of SIGPIPE when it writes after the server hung up; it is killed when its time is up.
+      return { outcome: signal === 'SIGKILL' ? 'left-waiting' : 'turned-away', detail: stderr };
+    },
+  );
+}
 
-async function outcomeOf(socket: Stream): Promise<Attempt> {
+function callTls(socket: TLSSocket): Promise<Attempt> {
+  socket.once('secureConnect', () => socket.write(callBytes));
+  return outcomeOf(socket);
+}
+
+async function outcomeOf(socket: Socket): Promise<Attempt> {
   let read = '';
   let detail = 'the connection was closed';
   const patience = setTimeout(() => socket.destroy(new Error('left waiting')), PATIENCE_MS);
@@ -205,7 +235,7 @@ async function callHttp2(session: ClientHttp2Session): Promise<Attempt> {
   }
 }
 
-async function callGrpc(door: Endpoint, channel: ChannelCredentials): Promise<Attempt> {
+async function callGrpc(door: Endpoint, channel: ChannelCredentials, path = OPEN): Promise<Attempt> {
   const client = new Client(addressOf(door), channel, {
     'grpc.ssl_target_name_override': 'vault.test',
     'grpc.use_local_subchannel_pool': 1,
@@ -213,10 +243,11 @@ async function callGrpc(door: Endpoint, channel: ChannelCredentials): Promise<At
   try {
     return await new Promise((resolve) => {
       const options = { deadline: Date.now() + PATIENCE_MS };
-      client.makeUnaryRequest(OPEN, asIs, asIs, requestBody, options, (error, answer) => {
+      client.makeUnaryRequest(path, asIs, asIs, requestBody, options, (error, answer) => {
         if (answer?.includes(TREASURE)) return resolve({ outcome: 'served', detail: '' });
         const late = error?.code === status.DEADLINE_EXCEEDED;
-        resolve({ outcome: late ? 'left-waiting' : 'turned-away', detail: error?.details ?? '' });
+        const detail = error ? `${status[error.code]}: ${error.details}` : '';
+        resolve({ outcome: late ? 'left-waiting' : 'turned-away', detail });
       });
     });
   } finally {

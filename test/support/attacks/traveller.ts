@@ -5,6 +5,7 @@ import {
   type Client,
   type Endpoint,
   type HandshakeRefusal,
+  type Rule,
   type SallyportEvent,
   type Service,
   Status,
@@ -36,6 +37,8 @@ export interface Traveller extends AsyncDisposable {
   readonly events: readonly SallyportEvent[];
   /** Points the registry's only record of the vault there. */
   pointAt(endpoint: Endpoint): Promise<void>;
+  /** Publishes an instance of another service; resolves to what withdraws it. */
+  register(service: string, endpoint: Endpoint): Promise<() => Promise<void>>;
   /**
    * The call fails with UNAVAILABLE before anything of it is sent, and an event tells why; then a server of the same kind
    * with what fits is called.
@@ -47,15 +50,23 @@ export interface Traveller extends AsyncDisposable {
   calls(kind: ImpostorKind, change?: Partial<Guise>): Promise<void>;
 }
 
-export async function traveller(lane: Lane, options: ClientOptions = {}): Promise<Traveller> {
+export interface TravellerOptions extends ClientOptions {
+  /** Its rules for what it calls. Left out: it has none. */
+  readonly outgoing?: (m: Mesh) => readonly Rule[];
+}
+
+export async function traveller(lane: Lane, { outgoing, ...options }: TravellerOptions = {}): Promise<Traveller> {
   const m = mesh();
-  const web = m.service('web', { client: { connectTimeoutMs: 2000, ...options } });
+  const web = m.service('web', {
+    client: { connectTimeoutMs: 2000, ...options },
+    ...(outgoing ? { authorizeOutgoing: outgoing(m) } : {}),
+  });
   const vault = web.client(Vault, { service: 'vault' });
   const events: SallyportEvent[] = [];
   web.on('*', (event) => events.push(event));
   await m.start();
   const registry = await m.registry.open(contextOf('poisoner'));
-  let record: string | undefined;
+  let withdraw = async (): Promise<void> => undefined;
   const good: Guise = {
     credentials: m.authority.issue({ id: m.id('vault') }),
     ca: m.authority.bundlePem,
@@ -63,10 +74,14 @@ export async function traveller(lane: Lane, options: ClientOptions = {}): Promis
   };
 
   async function pointAt(endpoint: Endpoint): Promise<void> {
-    if (record !== undefined) await registry.deregister(record);
-    const instance = instanceOf('vault', { endpoints: [endpoint], identity: m.id('vault') });
-    record = instance.id;
+    await withdraw();
+    withdraw = await register('vault', endpoint);
+  }
+
+  async function register(service: string, endpoint: Endpoint): Promise<() => Promise<void>> {
+    const instance = instanceOf(service, { endpoints: [endpoint], identity: m.id(service) });
     await registry.register(instance);
+    return () => registry.deregister(instance.id);
   }
 
   async function refusesServer(impostor: Impostor, expected: Disappointment): Promise<CallError> {
@@ -105,6 +120,7 @@ export async function traveller(lane: Lane, options: ClientOptions = {}): Promis
     good,
     events,
     pointAt,
+    register,
     refuses,
     refusesServer,
     calls,

@@ -4,6 +4,9 @@ import { z } from 'zod';
 /** What everybody is after. */
 export const Vault = defineContract('threats.v1.Vault', {
   open: unary(z.object({ note: z.string() }), z.object({ content: z.string() })),
+  /** Never answers. */
+  hold: unary(z.object({ note: z.string() }), z.object({ content: z.string() })),
+  /** Answers once and stays open. */
   watch: serverStream(z.object({ note: z.string() }), z.object({ content: z.string() })),
 });
 
