@@ -67,8 +67,10 @@ export type { ClientCall, ClientInterceptor, ServerInterceptor } from './transpo
 export { Metadata, type MetadataInit, type MetadataValue } from './transport/metadata.js';
 export {
   badRequest,
+  badRequestOf,
   type ErrorInfo,
   errorInfo,
+  errorInfoOf,
   type FieldViolation,
   type StatusDetail,
 } from './transport/status-details.js';

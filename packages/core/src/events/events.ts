@@ -48,7 +48,8 @@ export interface EventMap {
   // Lifecycle
   'service-state': { from: ServiceState; to: ServiceState };
   readiness: { ready: boolean; reasons: readonly string[] };
-  listening: { address: string };
+  /** `reason`: why it listens on every interface, as `allowWildcardBind` says. */
+  listening: { address: string; reason?: string };
   /** The operating system gave no socket, e.g. EMFILE; accepting goes on. */
   'accept-failed': { detail: string };
   'instance-registered': { instance: string };

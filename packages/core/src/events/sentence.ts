@@ -42,7 +42,7 @@ function sentence(event: SallyportEvent): string {
     case 'readiness':
       return event.ready ? 'ready' : `not ready: ${event.reasons.join('; ')}`;
     case 'listening':
-      return `listening on ${event.address}`;
+      return `listening on ${event.address}${event.reason === undefined ? '' : `, every interface: ${event.reason}`}`;
     case 'accept-failed':
       return `could not accept a connection: ${event.detail}`;
     case 'instance-registered':

@@ -26,6 +26,9 @@ export function isVersion(text: string): boolean {
   return /^\d\S*$/.test(text) && semver.valid(text) !== null;
 }
 
+/** Empty when zones are not used. */
+export const zoneSchema = z.string().regex(/^[A-Za-z0-9._-]{0,64}$/, 'not 0 to 64 of A-Z, a-z, 0-9, ".", "_" and "-"');
+
 export const metadataSchema = z
   .custom<Record<string, string>>(isPlainRecord, 'not an object of strings')
   .refine((metadata) => Object.keys(metadata).length <= MAX_METADATA_KEYS, `more than ${MAX_METADATA_KEYS} keys`)
@@ -49,7 +52,7 @@ const recordSchema = z
     identity: z.string().refine((text) => SpiffeId.tryParse(text) !== undefined, 'not a SPIFFE ID'),
     metadata: metadataSchema,
     weight: z.int('not a whole number').min(0, 'not 0 to 1000').max(1000, 'not 0 to 1000'),
-    zone: z.string().regex(/^[A-Za-z0-9._-]{0,64}$/, 'not 0 to 64 of A-Z, a-z, 0-9, ".", "_" and "-"'),
+    zone: zoneSchema,
     state: z.enum(['starting', 'ready', 'draining'], 'not starting, ready or draining'),
     contracts: z
       .array(z.string().regex(/^[A-Za-z_][\w.]{0,254}$/, 'not the name of a contract'))

@@ -1,10 +1,10 @@
-import semver from 'semver';
 import { z } from 'zod';
 import { type IdentityMatcher, oneOf } from '../identity/matcher.js';
 import type { IdentityTemplate } from '../identity/template.js';
 import { durationMs, parseOptions } from '../policy/options.js';
 import { type Violation, violation } from '../policy/violation.js';
 import { serviceNameSchema } from '../registry/record.js';
+import { type Filter, isVersionRange } from '../selector/filters.js';
 import type { Selector } from '../selector/selector.js';
 
 /** Which instances a client calls, and who may answer. */
@@ -13,6 +13,11 @@ export interface ServiceClientOptions {
   readonly service: string;
   /** Range of versions, e.g. `^1.2.0`. Default: any. */
   readonly version?: string;
+  /**
+   * Further conditions on the instances, e.g. `selector.byZone('eu-1')`, in this order. Default:
+   * none; a service with a zone prefers instances of the same zone anyway.
+   */
+  readonly filters?: readonly Filter[];
   /** SPIFFE IDs that may answer, of one trust domain. Default: the one that follows from the service name. */
   readonly identity?: string | readonly string[];
   /** Strategy among instances. Default `selector.leastPending()`. */
@@ -23,10 +28,8 @@ export interface ServiceClientOptions {
 
 const schema = z.strictObject({
   service: serviceNameSchema,
-  version: z
-    .string()
-    .refine((range) => semver.validRange(range) !== null, { error: 'expected a range of versions, e.g. ^1.2.0' })
-    .optional(),
+  version: z.string().refine(isVersionRange, { error: 'expected a range of versions, e.g. ^1.2.0' }).optional(),
+  filters: z.array(z.custom<Filter>((value) => typeof value === 'function', { error: 'expected a filter' })).optional(),
   identity: z.union([z.string(), z.array(z.string())]).optional(),
   selector: z.custom<Selector>((value) => typeof (value as Selector | undefined)?.pick === 'function').optional(),
   deadlineMs: durationMs().optional(),

@@ -360,7 +360,7 @@ class ServiceInstance implements Service {
     const { trustDomain } = running.tls.current().identity;
     const template = this.#parsed.template;
     if (!template || !parsed.value) throw new UsageError('a client with refused options cannot call');
-    const { version } = parsed.value;
+    const { version, filters = [] } = parsed.value;
     const view = this.#viewOf(service, running);
     return new Caller(
       {
@@ -369,6 +369,7 @@ class ServiceInstance implements Service {
         selector: parsed.value.selector ?? selector.leastPending(),
         filters: [
           ...(version === undefined ? [] : [byVersion(version)]),
+          ...filters,
           ...(zone === undefined ? [] : [byZone(zone)]),
         ],
       },

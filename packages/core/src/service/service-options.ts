@@ -7,7 +7,7 @@ import type { Logger } from '../events/logger.js';
 import { defaultIdentityTemplate, type IdentityTemplate, parseIdentityTemplate } from '../identity/template.js';
 import { durationMs, parseOptions } from '../policy/options.js';
 import { type Violation, violation } from '../policy/violation.js';
-import { serviceNameSchema } from '../registry/record.js';
+import { metadataSchema, serviceNameSchema, zoneSchema } from '../registry/record.js';
 import type { Registry } from '../registry/registry.js';
 import type { TlsSource } from '../tls/source.js';
 import type { ClientInterceptor, ServerInterceptor } from '../transport/interceptors.js';
@@ -85,8 +85,8 @@ const schema = z.strictObject({
   authorize: rules.optional(),
   authorizeOutgoing: rules.optional(),
   identity: z.strictObject({ template: z.string(), values: z.record(z.string(), z.string()).optional() }).optional(),
-  metadata: z.record(z.string(), z.string()).optional(),
-  zone: z.string().min(1).optional(),
+  metadata: metadataSchema.optional(),
+  zone: zoneSchema.min(1, 'a zone has a name; leave it out where zones are not used').optional(),
   weight: z.number().int().min(0).max(1000).default(100),
   interceptors: z.strictObject({ server: interceptors.optional(), client: interceptors.optional() }).optional(),
   drain: z

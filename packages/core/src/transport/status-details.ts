@@ -11,6 +11,9 @@ export interface StatusDetail {
 const MAX_BYTES = 8 * 1024;
 const MAX_DETAILS = 64;
 
+const BAD_REQUEST = 'type.googleapis.com/google.rpc.BadRequest';
+const ERROR_INFO = 'type.googleapis.com/google.rpc.ErrorInfo';
+
 /**
  * The `google.rpc.Status` that travels in the trailer `grpc-status-details-bin`. What would not fit into 8 KiB, and
  * details beyond the 64th, are left out: code and message have trailers of their own as well.
@@ -31,12 +34,7 @@ export function encodeStatusDetails(code: number, message: string, details: read
  * the status stands without them.
  */
 export function decodeStatusDetails(bytes: Uint8Array): StatusDetail[] {
-  if (bytes.length > MAX_BYTES) return [];
-  try {
-    return readDetails(Reader.create(bytes));
-  } catch {
-    return [];
-  }
+  return bytes.length > MAX_BYTES ? [] : tolerant(() => readDetails(bytes), []);
 }
 
 export interface FieldViolation {
@@ -52,7 +50,17 @@ export function badRequest(violations: readonly FieldViolation[]): StatusDetail 
     writer.uint32(tag(1, BYTES)).fork();
     writer.uint32(tag(1, BYTES)).string(field).uint32(tag(2, BYTES)).string(description).ldelim();
   }
-  return { typeUrl: 'type.googleapis.com/google.rpc.BadRequest', value: writer.finish() };
+  return { typeUrl: BAD_REQUEST, value: writer.finish() };
+}
+
+/** What `badRequest` says among the details of a CallError; empty when there is none. */
+export function badRequestOf(details: readonly StatusDetail[]): FieldViolation[] {
+  const detail = details.find(({ typeUrl }) => typeUrl === BAD_REQUEST);
+  if (!detail) return [];
+  return tolerant(() => {
+    const violations = fieldsOf(detail.value).get(1) ?? [];
+    return violations.map(fieldsOf).map((fields) => ({ field: textOf(fields, 1), description: textOf(fields, 2) }));
+  }, []);
 }
 
 export interface ErrorInfo {
@@ -70,7 +78,18 @@ export function errorInfo({ reason, domain, metadata = {} }: ErrorInfo): StatusD
     writer.uint32(tag(3, BYTES)).fork();
     writer.uint32(tag(1, BYTES)).string(key).uint32(tag(2, BYTES)).string(value).ldelim();
   }
-  return { typeUrl: 'type.googleapis.com/google.rpc.ErrorInfo', value: writer.finish() };
+  return { typeUrl: ERROR_INFO, value: writer.finish() };
+}
+
+/** What `errorInfo` says among the details of a CallError; undefined when there is none. */
+export function errorInfoOf(details: readonly StatusDetail[]): Required<ErrorInfo> | undefined {
+  const detail = details.find(({ typeUrl }) => typeUrl === ERROR_INFO);
+  if (!detail) return undefined;
+  return tolerant(() => {
+    const fields = fieldsOf(detail.value);
+    const entries = (fields.get(3) ?? []).map(fieldsOf).map((entry) => [textOf(entry, 1), textOf(entry, 2)] as const);
+    return { reason: textOf(fields, 1), domain: textOf(fields, 2), metadata: Object.fromEntries(entries) };
+  }, undefined);
 }
 
 // Wire types of protobuf.
@@ -81,24 +100,41 @@ function tag(field: number, wireType: number): number {
   return (field << 3) | wireType;
 }
 
-function readDetails(reader: Reader): StatusDetail[] {
-  const details: StatusDetail[] = [];
-  while (reader.pos < reader.len && details.length < MAX_DETAILS) {
-    const key = reader.uint32();
-    if (key === tag(3, BYTES)) details.push(readAny(Reader.create(reader.bytes())));
-    else reader.skipType(key & 7);
-  }
-  return details;
+function readDetails(bytes: Uint8Array): StatusDetail[] {
+  const details = fieldsOf(bytes).get(3) ?? [];
+  return details.slice(0, MAX_DETAILS).map((any) => {
+    const fields = fieldsOf(any);
+    return { typeUrl: textOf(fields, 1), value: Uint8Array.from(fields.get(2)?.at(-1) ?? []) };
+  });
 }
 
-function readAny(reader: Reader): StatusDetail {
-  let typeUrl = '';
-  let value: Uint8Array = new Uint8Array();
+/** The length-delimited fields of a message by number, in their order; what else it holds is passed over. */
+function fieldsOf(bytes: Uint8Array): Map<number, Uint8Array[]> {
+  const fields = new Map<number, Uint8Array[]>();
+  const reader = Reader.create(bytes);
   while (reader.pos < reader.len) {
     const key = reader.uint32();
-    if (key === tag(1, BYTES)) typeUrl = reader.string();
-    else if (key === tag(2, BYTES)) value = Uint8Array.from(reader.bytes());
-    else reader.skipType(key & 7);
+    if ((key & 7) !== BYTES) {
+      reader.skipType(key & 7);
+      continue;
+    }
+    const value = reader.bytes();
+    const values = fields.get(key >>> 3);
+    if (values) values.push(value);
+    else fields.set(key >>> 3, [value]);
   }
-  return { typeUrl, value };
+  return fields;
+}
+
+function textOf(fields: Map<number, Uint8Array[]>, field: number): string {
+  return Buffer.from(fields.get(field)?.at(-1) ?? []).toString('utf8');
+}
+
+/** Gives `fallback` where the bytes are no protobuf: a peer may send anything. */
+function tolerant<T>(read: () => T, fallback: T): T {
+  try {
+    return read();
+  } catch {
+    return fallback;
+  }
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { badRequest, errorInfo } from '@sallyport/core';
+import { badRequest, badRequestOf, errorInfo, errorInfoOf } from '@sallyport/core';
 import { decodeStatusDetails, encodeStatusDetails } from '@sallyport/core/spi';
 import protobuf from 'protobufjs';
 
@@ -149,5 +149,29 @@ describe('status details', () => {
       domain: 'shop.acme',
       metadata: { sku: 'AB-1', left: '0' },
     });
+  });
+
+  it('gives back the fields that a peer named', () => {
+    const violations = [{ field: 'items[2].cents', description: 'expected number' }];
+
+    assert.deepEqual(badRequestOf([errorInfo({ reason: 'X', domain: 'y' }), badRequest(violations)]), violations);
+    assert.deepEqual(badRequestOf([]), []);
+  });
+
+  it('gives back the reason that a peer gave', () => {
+    const info = { reason: 'OUT_OF_STOCK', domain: 'shop.acme', metadata: { sku: 'A1' } };
+
+    assert.deepEqual(errorInfoOf([errorInfo(info)]), info);
+    assert.equal(errorInfoOf([badRequest([])]), undefined);
+  });
+
+  it('reads nothing from details that are no message', () => {
+    const broken = [badRequest([]), errorInfo({ reason: 'X', domain: 'y' })].map((detail) => ({
+      ...detail,
+      value: Uint8Array.of(0x0a, 0xff),
+    }));
+
+    assert.deepEqual(badRequestOf(broken), []);
+    assert.equal(errorInfoOf(broken), undefined);
   });
 });
