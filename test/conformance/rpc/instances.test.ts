@@ -149,6 +149,21 @@ forEachLane(() => {
       for (const [name, count] of counts) assert.ok(count > 30, `${name} got ${count} of 300 calls`);
     });
 
+    it('take turns from the first call on, connected or not', async () => {
+      await using probe = await world(named('a'), { open: { selector: selector.roundRobin() } });
+      await Promise.all([probe.instance(named('b')).start(), probe.instance(named('c')).start()]);
+      const view = probe.web.client(Probe, { service: 'probe' });
+      await eventually(async () => {
+        const seen = await Promise.all(Array.from({ length: 12 }, () => view.ask({})));
+        assert.equal(new Set(seen.map(({ text }) => text)).size, 3);
+      });
+
+      const answers: (string | undefined)[] = [];
+      for (let i = 0; i < 6; i++) answers.push((await probe.client.ask({})).text);
+
+      assert.deepEqual([...answers].sort(), ['a', 'a', 'b', 'b', 'c', 'c']);
+    });
+
     it('that are busy get fewer calls', async () => {
       const block = signal();
       let slow = 0;

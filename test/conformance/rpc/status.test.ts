@@ -44,12 +44,12 @@ forEachLane(() => {
       for (const name of failures) {
         const n = Status[name];
         for (const call of [
-          probe.client.ask({ n }),
-          all(probe.client.list({ n })),
-          probe.client.collect([{ n }]),
-          all(probe.client.talk([{ n }])),
+          () => probe.client.ask({ n }),
+          () => all(probe.client.list({ n })),
+          () => probe.client.collect([{ n }]),
+          () => all(probe.client.talk([{ n }])),
         ]) {
-          const error = await failure(call, name);
+          const error = await failure(call(), name);
           assert.equal(error.message, `code ${n}`);
           assert.equal(error.code, n);
         }
@@ -88,8 +88,12 @@ forEachLane(() => {
       ];
       await using probe = await world(failing(() => new CallError('FAILED_PRECONDITION', 'sold out', { details })));
 
-      for (const call of [probe.client.ask({}), all(probe.client.list({})), probe.client.collect([])]) {
-        const received = (await failure(call, 'FAILED_PRECONDITION')).details;
+      for (const call of [
+        () => probe.client.ask({}),
+        () => all(probe.client.list({})),
+        () => probe.client.collect([]),
+      ]) {
+        const received = (await failure(call(), 'FAILED_PRECONDITION')).details;
         assert.deepEqual(
           received.map(({ typeUrl, value }) => [typeUrl, [...value]]),
           details.map(({ typeUrl, value }) => [typeUrl, [...value]]),
@@ -103,12 +107,12 @@ forEachLane(() => {
       probe.probe.on('handler-failed', ({ detail }) => logged.push(detail));
 
       for (const call of [
-        probe.client.ask({}),
-        all(probe.client.list({})),
-        probe.client.collect([]),
-        all(probe.client.talk([{}])),
+        () => probe.client.ask({}),
+        () => all(probe.client.list({})),
+        () => probe.client.collect([]),
+        () => all(probe.client.talk([{}])),
       ]) {
-        assert.equal((await failure(call, 'INTERNAL')).message, 'internal error');
+        assert.equal((await failure(call(), 'INTERNAL')).message, 'internal error');
       }
 
       assert.equal(logged.length, 4);
@@ -145,12 +149,12 @@ forEachLane(() => {
       await using probe = await world(failing(() => new CallError('OK', 'fine')));
 
       for (const call of [
-        probe.client.ask({}),
-        all(probe.client.list({})),
-        probe.client.collect([]),
-        all(probe.client.talk([{}])),
+        () => probe.client.ask({}),
+        () => all(probe.client.list({})),
+        () => probe.client.collect([]),
+        () => all(probe.client.talk([{}])),
       ]) {
-        await failure(call, 'INTERNAL');
+        await failure(call(), 'INTERNAL');
       }
     });
 
