@@ -51,10 +51,14 @@ export class Caller {
     this.#context = context;
   }
 
-  /** The path of nearly every call: an instance with a live connection, found without waiting. */
-  destinationNow(): Destination | undefined {
-    const candidate = this.#options.selector.pick(this.#current());
-    if (!candidate || candidate.passedOverUntil > 0) return undefined;
+  /** Chooses an instance; once a call, because a selector may count its picks. Undefined when none is known. */
+  pick(): Candidate | undefined {
+    return this.#options.selector.pick(this.#current());
+  }
+
+  /** The path of nearly every call: a live connection, found without waiting. */
+  liveTo(candidate: Candidate): Destination | undefined {
+    if (candidate.passedOverUntil > 0) return undefined;
     const connection = this.#context.pool.live(candidate.target);
     return connection && { candidate, connection };
   }
@@ -63,13 +67,13 @@ export class Caller {
    * Waits for the registry and connects, to another instance when one cannot be reached: nothing has been sent yet, so
    * trying elsewhere is safe for every method. Rejects with CallError UNAVAILABLE.
    */
-  async destination(deadlineAt: number): Promise<Destination> {
+  async connect(picked: Candidate | undefined, deadlineAt: number): Promise<Destination> {
     const { view, clock, pool } = this.#context;
     await view.ready(deadlineAt);
     const tried = new Set<string>();
     const failures: string[] = [];
-    for (;;) {
-      const candidate = this.#pickOther(tried);
+    for (let first = picked; ; first = undefined) {
+      const candidate = first && first.passedOverUntil <= clock.now() ? first : this.#pickOther(tried);
       if (!candidate) throw this.#unreachable(failures);
       try {
         const connection = await pool.connect(candidate.target, deadlineAt);

@@ -6,7 +6,7 @@ import { MAX_METADATA_BYTES, Metadata } from '../transport/metadata.js';
 import type { ClientStream, OutgoingCall } from '../transport/transport.js';
 import { currentCall, type ServerCall } from './call.js';
 import type { CallOptions } from './call-options.js';
-import type { Caller, Destination } from './caller.js';
+import type { Caller, Candidate, Destination } from './caller.js';
 
 export interface ClientContext {
   /** Name of the called service. */
@@ -148,7 +148,8 @@ async function unary(
   call.check();
   const bytes = method.request.encode(request);
   const caller = context.caller();
-  const destination = caller.destinationNow() ?? (await connected(caller, call));
+  const picked = caller.pick();
+  const destination = (picked && caller.liveTo(picked)) ?? (await connected(caller, picked, call));
   call.destination = destination;
   const { candidate, connection } = destination;
   candidate.pending++;
@@ -169,13 +170,13 @@ async function unary(
 }
 
 /** Waits for a connection, but no longer than the caller does. */
-async function connected(caller: Caller, call: OutgoingCallState): Promise<Destination> {
+async function connected(caller: Caller, picked: Candidate | undefined, call: OutgoingCallState): Promise<Destination> {
   let untie: (() => void) | undefined;
   const cancelled = new Promise<never>((_, reject) => {
     untie = call.onCancelled(() => reject(new CallError('CANCELLED', 'the call was cancelled')));
   });
   try {
-    return await Promise.race([caller.destination(call.deadlineAt), cancelled]);
+    return await Promise.race([caller.connect(picked, call.deadlineAt), cancelled]);
   } finally {
     untie?.();
   }
@@ -204,7 +205,8 @@ async function* responses(
 ): AsyncGenerator<unknown> {
   call.check();
   const caller = context.caller();
-  const destination = caller.destinationNow() ?? (await connected(caller, call));
+  const picked = caller.pick();
+  const destination = (picked && caller.liveTo(picked)) ?? (await connected(caller, picked, call));
   call.destination = destination;
   const { candidate, connection } = destination;
   const stream = connection.stream({ path: call.path, metadata: call.sent, deadlineAt: call.deadlineAt });
