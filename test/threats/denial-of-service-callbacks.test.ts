@@ -21,7 +21,6 @@ import { IssuedSource, type Mesh, type MeshServiceOptions, mesh } from '@sallypo
 import { client } from '@sallyport/transport-mtls';
 import { z } from 'zod';
 import { Echo } from '../support/echo.js';
-import { refuseUnhandledRejections } from '../support/unhandled.js';
 
 const text = z.object({ text: z.string() });
 const Moody = defineContract('test.moody.v1.Moody', {
@@ -124,8 +123,6 @@ async function requireCallErrors(calls: Promise<unknown>[]): Promise<void> {
 }
 
 describe('callbacks that throw', () => {
-  refuseUnhandledRejections();
-
   for (const [what, make] of thrown) {
     it(`T33 handlers of every kind that throw ${what} end their call alone`, async () => {
       await using world = await moodyWorld(fails(make));
