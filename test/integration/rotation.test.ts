@@ -22,6 +22,7 @@ import {
   unary,
 } from 'sallyport';
 import { z } from 'zod';
+import { eventually } from '../support/eventually.js';
 import { FrameType } from '../support/h2-frames.js';
 import { rawPeer } from '../support/raw-peer.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
@@ -107,6 +108,8 @@ describe('rotation', () => {
     const stock = world.service('stock', { server: { limits: { maxConnectionAgeMs: 10 * MINUTE_MS } } });
     await world.start();
     using peer = await rawPeer(world, stock);
+    // Its age counts from when the server has let it in, a moment after the client believes so.
+    await eventually(() => assert.ok(peer.frames().length > 0));
 
     await clock.advance(8.9 * MINUTE_MS);
     const youngIsOpen = !peer.isClosed;

@@ -1,5 +1,5 @@
 /** Asks again until the assertion holds; at the deadline its last failure is the failure of the test. */
-export async function eventually(assertion: () => unknown, deadlineMs = 5000): Promise<void> {
+export async function eventually(assertion: () => unknown, deadlineMs = 20_000): Promise<void> {
   const deadlineAt = Date.now() + deadlineMs;
   for (;;) {
     try {
