@@ -1,4 +1,4 @@
-import { isIP } from 'node:net';
+import { BlockList, isIP } from 'node:net';
 import {
   durationMs,
   type Endpoint,
@@ -112,6 +112,9 @@ function wildcardViolations(options: unknown): Violation[] {
   return [violation('option-missing', 'server.advertise', problem)];
 }
 
+/** What a resolver reads as an IPv4 address in disguise when it stands last: `0`, `127.1`, `0x7f.1`. */
+const NUMERIC_END = /(?:^|\.)(?:\d+|0x[0-9a-f]*)$/i;
+
 /** `host:port` or `[ipv6]:port`; undefined when it is neither. */
 export function parseAddress(text: string): Endpoint | undefined {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/@]*)):(\d{1,5})$/.exec(text);
@@ -119,11 +122,18 @@ export function parseAddress(text: string): Endpoint | undefined {
   const port = Number(match[3]);
   const bracketed = match[1];
   if (port > 65_535 || (bracketed !== undefined && isIP(bracketed) !== 6)) return undefined;
+  if (match[2] !== undefined && isIP(match[2]) === 0 && NUMERIC_END.test(match[2])) return undefined;
   // Without a host Node would listen on every interface: `:8081` says so, in the words that the check looks for.
   return { host: bracketed ?? (match[2] === '' ? '::' : (match[2] as string)), port };
 }
 
+// A BlockList compares addresses, not spellings, and judges IPv4-mapped IPv6 addresses by its IPv4 rules.
+const everywhere = new BlockList();
+everywhere.addAddress('0.0.0.0', 'ipv4');
+everywhere.addAddress('::', 'ipv6');
+
 /** Whether it stands for every interface. */
 export function isWildcard(host: string): boolean {
-  return host === '0.0.0.0' || host === '*' || (isIP(host) === 6 && /^[0:]+$/.test(host)) || host === '::ffff:0.0.0.0';
+  const family = isIP(host);
+  return family === 0 ? host === '*' : everywhere.check(host, family === 4 ? 'ipv4' : 'ipv6');
 }

@@ -32,6 +32,16 @@ const addresses: readonly (readonly [address: unknown, problem: string | undefin
   ['[::ffff:0.0.0.0]:8443', 'server-wildcard-bind'],
   ['*:8443', 'server-wildcard-bind'],
   [':8443', 'server-wildcard-bind'],
+  // Other spellings of the same: the resolver reads 0 as 0.0.0.0, the kernel takes each for every interface.
+  ['[::ffff:0:0]:8443', 'server-wildcard-bind'],
+  ['[::0.0.0.0]:8443', 'server-wildcard-bind'],
+  ['[0::0.0.0.0]:8443', 'server-wildcard-bind'],
+  ['0:8443', 'option-invalid'],
+  ['00:8443', 'option-invalid'],
+  ['0x0:8443', 'option-invalid'],
+  ['0.0:8443', 'option-invalid'],
+  ['0.0.0:8443', 'option-invalid'],
+  ['127.1:8443', 'option-invalid'],
 ];
 
 describe('options of server()', () => {
