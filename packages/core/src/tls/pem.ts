@@ -27,9 +27,11 @@ export function parseCertificates(text: string): X509Certificate[] {
   return pemBlocks(text).map(({ label, pem }, index) => {
     if (label !== 'CERTIFICATE') throw new TypeError(`it holds a ${label}; only certificates belong here`);
     try {
-      return new X509Certificate(pem);
+      const certificate = new X509Certificate(pem);
+      void certificate.publicKey; // read on demand only, and it throws for a key that OpenSSL cannot read
+      return certificate;
     } catch {
-      throw new TypeError(`its certificate number ${index + 1} is damaged`);
+      throw new TypeError(`its certificate number ${index + 1} is damaged, or its key is of an unknown kind`);
     }
   });
 }

@@ -1,6 +1,7 @@
 import { createHash, type X509Certificate } from 'node:crypto';
 import { readProfile } from '../identity/certificate-profile.js';
 import { type Crl, parseCrl, verifyCrl } from '../identity/crl.js';
+import { checkSigner } from '../identity/leaf-check.js';
 import type { TlsMaterial } from './source.js';
 
 /** Names a certificate in a set of revoked ones: `<SHA-256 of the issuer's name in DER>/<serial>`. */
@@ -66,6 +67,7 @@ function tryParse(der: Uint8Array): Crl | string {
   }
 }
 
+/** A certificate that cannot be read, which is somebody else's complaint, has no name. */
 function isNamed(certificate: X509Certificate, nameDer: Uint8Array): boolean {
-  return Buffer.compare(readProfile(certificate.raw).subject, nameDer) === 0;
+  return checkSigner(certificate.raw).ok && Buffer.compare(readProfile(certificate.raw).subject, nameDer) === 0;
 }

@@ -176,6 +176,25 @@ describe('TLS material', () => {
     }
   });
 
+  const unusable: [string, string, number][] = [
+    ['a key of an algorithm that nobody knows', '06072a8648ce3d0201', 8],
+    ['a key on a curve that nobody knows', '06082a8648ce3d030107', 9],
+    ['a key that is no point of its curve', '06082a8648ce3d030107', 18],
+    ['version 1', 'a003020102', 4],
+  ];
+  for (const [what, near, offset] of unusable) {
+    it(`T72 refuses a CA certificate with ${what}, instead of failing over it`, () => {
+      const der = Buffer.from(new X509Certificate(prod.bundlePem).raw);
+      const at = der.indexOf(near, 'hex') + offset;
+      der.writeUInt8(der.readUInt8(at) ^ 0x55, at);
+      const ca = `${prod.bundlePem}-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`;
+
+      for (const crl of [[], [prod.crl({ revoked: [] })]]) {
+        assert.deepEqual(found({ ...valid, ca, crl })[0], ['tls-material-invalid', 'tls.ca']);
+      }
+    });
+  }
+
   describe('from openssl', () => {
     requireOpenssl();
 
