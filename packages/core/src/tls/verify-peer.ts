@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
 import type { HandshakeRefusal } from '../events/events.js';
-import { checkLeaf } from '../identity/leaf-check.js';
+import { checkLeaf, checkSigner } from '../identity/leaf-check.js';
 import { type PeerIdentity, peerIdentityOf } from '../identity/peer-identity.js';
 import { findPath } from './certificate-path.js';
 import { isRevoked, revocationKeyOf } from './revocation.js';
@@ -50,13 +50,27 @@ export function verifyPeer(presented: PresentedPeer, material: TlsMaterial, now 
   const anchors = material.bundles.get(domain);
   if (anchors === undefined) return refuse('wrong-trust-domain', `there is no trust bundle for ${domain}`);
   const proven = presented.verifiedFor ?? (material.bundles.size === 1 ? domain : undefined);
-  if (proven === undefined ? !findPath(leaf, presented.chain ?? [], anchors) : proven !== domain) {
+  const issuers = () => (presented.chain ?? []).filter((issuer) => maySign(issuer, material, now));
+  if (proven === undefined ? !findPath(leaf, issuers(), anchors) : proven !== domain) {
     return refuse('wrong-trust-domain', `its chain does not end in the trust bundle of ${domain}`);
   }
   if (Date.parse(leaf.validTo) <= now) return refuse('expired', `its certificate expired on ${leaf.validTo}`);
   if (isRevoked(material, revocationKeyOf(leaf)))
     return refuse('revoked', `its certificate ${leaf.serialNumber} is revoked`);
   return { ok: true, peer: peerIdentityOf(leaf, verdict.id) };
+}
+
+/**
+ * OpenSSL has accepted *a* chain, not necessarily this one: a CA of another domain can certify the key of an intermediate
+ * that has expired or was revoked, and so pass OpenSSL with what may prove nothing any more.
+ */
+function maySign(issuer: X509Certificate, material: TlsMaterial, now: number): boolean {
+  return (
+    checkSigner(issuer.raw).ok &&
+    Date.parse(issuer.validTo) > now &&
+    Date.parse(issuer.validFrom) <= now &&
+    !isRevoked(material, revocationKeyOf(issuer))
+  );
 }
 
 /** What the other end of a connection has shown; undefined if it has shown no certificate. */

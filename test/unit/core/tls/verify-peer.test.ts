@@ -79,6 +79,21 @@ describe('peer verification', () => {
     assert.equal(reason(verifyPeer({ raw }, alone)), 'accepted');
   });
 
+  it('T18 refuses a domain that is proven by an expired or revoked intermediate, which another CA may have revived', () => {
+    const id = 'spiffe://prod.acme/svc/admin';
+    const expired = prod.intermediate({ notBefore: Date.now() - 7_200_000, ttlMs: 3_600_000 });
+    const revoked = prod.intermediate();
+    const { serialNumber } = new X509Certificate(revoked.certificatePem);
+    const material = materialOf(web, {
+      bundles: { 'partner.example': partner.bundlePem },
+      crl: [prod.crl({ revoked: [serialNumber] })],
+    });
+
+    assert.equal(reason(verifyPeer(presented(expired.issueRaw({ id })), federated)), 'wrong-trust-domain');
+    assert.equal(reason(verifyPeer(presented(revoked.issue({ id })), material)), 'wrong-trust-domain');
+    assert.equal(reason(verifyPeer(presented(prod.intermediate().issue({ id })), material)), 'accepted');
+  });
+
   it('accepts a hidden chain if its intermediate stands in the bundle', () => {
     const intermediate = prod.intermediate();
     const material = materialFrom(
