@@ -50,6 +50,7 @@ const Oid = {
 
 const VERSION_3 = '02';
 const URI = contextTag(6, 'primitive');
+const CONSTRUCTED_URI = contextTag(6, 'constructed');
 
 /**
  * Reads the profile of an X.509 certificate (RFC 5280 §4.1). Throws DerError when the bytes are not one certificate of
@@ -162,6 +163,10 @@ function extendedKeyUsage(extension: Extension | undefined): readonly string[] |
 function subjectAltName(extension: Extension | undefined): SubjectAltName | undefined {
   if (extension === undefined) return undefined;
   const uris: string[] = [];
-  for (const name of children(readOnly(extension.value, Tag.SEQUENCE))) if (name.tag === URI) uris.push(asciiOf(name));
+  for (const name of children(readOnly(extension.value, Tag.SEQUENCE))) {
+    // BER, which OpenSSL reads, lets a string be constructed of parts: a URI that this reader would pass over.
+    if (name.tag === CONSTRUCTED_URI) throw new DerError('a URI is in constructed form');
+    if (name.tag === URI) uris.push(asciiOf(name));
+  }
   return { critical: extension.critical, uris };
 }

@@ -27,6 +27,17 @@ function withUris(...uris: string[]): RawOverrides {
   return { subjectAltName: { names: uris.map((uri) => ({ uri })) } };
 }
 
+function withConstructedUri(): RawOverrides {
+  const uri = (text: string) => Buffer.concat([Buffer.of(0x86, text.length), Buffer.from(text)]);
+  const part = Buffer.from('spiffe://prod.acme/svc/admin');
+  const constructed = Buffer.concat([Buffer.of(0xa6, part.length + 2, 0x16, part.length), part]);
+  const names = Buffer.concat([uri(ID), constructed]);
+  return {
+    id: '',
+    extra: [{ oid: '2.5.29.17', critical: true, value: Buffer.concat([Buffer.of(0x30, names.length), names]) }],
+  };
+}
+
 describe('leaf check', () => {
   for (const algorithm of ['P-256', 'P-384', 'Ed25519'] as const) {
     it(`accepts what our authority issues (${algorithm}) and says who it is`, () => {
@@ -60,6 +71,8 @@ describe('leaf check', () => {
     ['T13', 'no URI', { subjectAltName: { names: [{ dns: 'web.acme' }] } }, /no URI/],
     ['T13', 'two URIs', withUris(ID, 'spiffe://prod.acme/svc/admin'), /2 URIs/],
     ['T13', 'the same URI twice', withUris(ID, ID), /2 URIs/],
+    // BER lets a string be constructed, and OpenSSL reads it: a second id that a reader of DER could pass over.
+    ['T13', 'a second URI in constructed form', withConstructedUri(), /constructed/],
     ['T13', 'a URI of another scheme', withUris('https://prod.acme/svc/web'), /must start with "spiffe/],
     ['T13', 'a web address beside the id', withUris(ID, 'https://prod.acme'), /2 URIs/],
     ['T14', 'an id without a path', withUris('spiffe://prod.acme'), /a workload has a path/],
