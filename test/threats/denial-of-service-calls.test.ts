@@ -4,7 +4,7 @@ import { gzipSync } from 'node:zlib';
 import { Status } from '@sallyport/core';
 import { type EchoWorld, echoWorld } from '../support/echo.js';
 import { eventually } from '../support/eventually.js';
-import { grpcMessage } from '../support/h2-frames.js';
+import { callFields, Flag, FrameType, frame, grpcMessage, hpack } from '../support/h2-frames.js';
 import { rawPeer } from '../support/raw-peer.js';
 import { whileCalling } from '../support/steady-caller.js';
 
@@ -73,6 +73,24 @@ function bomb(megabytes: number): Buffer {
 const hello = grpcMessage(Buffer.from('{"text":"a"}'));
 
 describe('calls that want to exhaust the service', () => {
+  for (const method of ['say', 'upload', 'download', 'chat']) {
+    it(`T19 T28 ${method} without a rule is refused before any of its message has come`, async () => {
+      await using world = await echoWorld();
+      using stranger = await rawPeer(world.mesh, world.service, { identity: 'stranger' });
+      const fields = hpack(callFields(`/test.echo.v1.Echo/${method}`));
+
+      await stranger.write(frame(FrameType.HEADERS, Flag.END_HEADERS, 1, fields));
+
+      await eventually(() => assert.ok(stranger.frames().some(({ stream }) => stream === 1)));
+      const [denied, ...others] = world.events('call-denied');
+      assert.deepEqual(
+        [denied?.peer, denied?.method, others],
+        [world.mesh.id('stranger'), `test.echo.v1.Echo/${method}`, []],
+      );
+      assert.deepEqual(world.handled('stranger'), []);
+    });
+  }
+
   const tooMuch: [string, OutgoingHttpHeaders][] = [
     ['17 KiB of metadata', { 'x-large': 'a'.repeat(17 * KB) }],
     ['105 entries of metadata', many(105)],

@@ -3,10 +3,11 @@ import type { Clock } from '../clock.js';
 import type { Method, MethodKind } from '../contract/contract.js';
 import { CallError, Status, statusName } from '../errors.js';
 import type { EventSink } from '../events/events.js';
+import type { PeerIdentity } from '../identity/peer-identity.js';
 import { redactSecrets } from '../secrets/redaction.js';
 import type { ServerInterceptor } from '../transport/interceptors.js';
 import { MAX_METADATA_BYTES, type Metadata } from '../transport/metadata.js';
-import type { IncomingCall, ServedMethod } from '../transport/transport.js';
+import type { CallStatus, IncomingCall, ServedMethod } from '../transport/transport.js';
 import { ServerCall } from './call.js';
 
 /** A handler of any kind, once its types have been checked by `handle()`. */
@@ -31,11 +32,18 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
   const responseStream = method.kind === 'serverStream' || method.kind === 'bidi';
   const invoke = intercepted(handler, method.kind, context.interceptors);
 
+  function refusal(peer: PeerIdentity): CallStatus | undefined {
+    const { allowed, rule } = context.authorizer.decide(peer, method.path);
+    if (allowed) return undefined;
+    context.events.emit('call-denied', { peer: peer.id, method: name, rule });
+    return { code: Status.PERMISSION_DENIED, message: `${peer.id} may not call ${name}` };
+  }
+
   function serve(incoming: IncomingCall, request: Uint8Array | undefined): void {
-    const decision = context.authorizer.decide(incoming.peer, method.path);
-    if (!decision.allowed) {
-      context.events.emit('call-denied', { peer: incoming.peer.id, method: name, rule: decision.rule });
-      incoming.finish({ code: Status.PERMISSION_DENIED, message: `${incoming.peer.id} may not call ${name}` });
+    // Once more, whatever the lane has asked before: the rules may have changed while the message came.
+    const refused = refusal(incoming.peer);
+    if (refused) {
+      incoming.finish(refused);
       return;
     }
     const call = new ServerCall(incoming, name);
@@ -150,7 +158,7 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
     context.events.emit('handler-failed', { method: name, detail: describe(error) });
   }
 
-  return { path: method.path, requestStream, responseStream, serve };
+  return { path: method.path, requestStream, responseStream, refusal, serve };
 }
 
 function intercepted(handler: AnyHandler, kind: MethodKind, interceptors: readonly ServerInterceptor[]): AnyHandler {

@@ -47,6 +47,11 @@ export interface ServedMethod {
   readonly path: string;
   readonly requestStream: boolean;
   readonly responseStream: boolean;
+  /**
+   * Why this peer may not call, undefined when it may; raises `call-denied`. A lane asks as soon as it knows the path, so
+   * that nobody without a rule can make the server hold, decompress or parse messages.
+   */
+  refusal(peer: PeerIdentity): CallStatus | undefined;
   /** Takes the call over. `request` holds the message of a call with one request, undefined for streams. Never throws. */
   serve(call: IncomingCall, request: Uint8Array | undefined): void;
 }

@@ -5,6 +5,8 @@ import {
   Server,
   ServerCredentials,
   type ServerDuplexStream,
+  ServerInterceptingCall,
+  type ServerInterceptingCallInterface,
   type ServerReadableStream,
   type ServerUnaryCall,
   type ServerWritableStream,
@@ -44,12 +46,14 @@ class GrpcServerLane implements ServerLane {
   readonly #server: Server;
   readonly #events: EventSink;
   readonly #limits: ResolvedServerLimits;
+  readonly #methods: ReadonlyMap<string, ServedMethod>;
   /** By the object that grpc-js hands out as the peer's certificate: see accept(). */
   readonly #peers = new WeakMap<object, AcceptedPeer>();
 
   constructor({ methods, events }: LaneHost, limits: ResolvedServerLimits) {
     this.#events = events;
     this.#limits = limits;
+    this.#methods = new Map(methods.map((method) => [method.path, method]));
     this.#server = new Server({
       'grpc.max_concurrent_streams': limits.maxConcurrentCalls,
       'grpc.max_receive_message_length': limits.maxMessageBytes,
@@ -58,6 +62,7 @@ class GrpcServerLane implements ServerLane {
       'grpc.keepalive_time_ms': limits.keepaliveIntervalMs,
       'grpc.keepalive_timeout_ms': limits.keepaliveTimeoutMs,
       'grpc.enable_channelz': 0,
+      interceptors: [({ path }, call) => this.#admit(path, call)],
     });
     for (const method of methods) this.#register(method);
   }
@@ -79,6 +84,16 @@ class GrpcServerLane implements ServerLane {
 
   close(): void {
     this.#server.forceShutdown();
+  }
+
+  /** When the headers of a call have come. A call that is not started reads no message: whoever is refused fills no memory. */
+  #admit(path: string, call: ServerInterceptingCallInterface): ServerInterceptingCall {
+    const peer = this.#peerOf(call);
+    const refused = peer && this.#methods.get(path)?.refusal(peer.identity);
+    // Their type asks for the wrapper, their code for what it implements; on the path of every call the wrapper is not free.
+    if (!refused) return call as ServerInterceptingCall;
+    peer.guard.call(0);
+    return new ServerInterceptingCall(call, { start: () => call.sendStatus(toGrpcStatus(refused)) });
   }
 
   #register(method: ServedMethod): void {
@@ -119,7 +134,7 @@ class GrpcServerLane implements ServerLane {
     finish(call, respond, toGrpcStatus({ code: Status.RESOURCE_EXHAUSTED, message }));
   }
 
-  #peerOf(call: AnyCall): AcceptedPeer | undefined {
+  #peerOf(call: Pick<AnyCall, 'getAuthContext'>): AcceptedPeer | undefined {
     try {
       const certificate = call.getAuthContext().sslPeerCertificate;
       return certificate && this.#peers.get(certificate);
