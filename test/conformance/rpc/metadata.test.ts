@@ -128,6 +128,30 @@ forEachLane(() => {
       assert.deepEqual(trailers && entries(trailers), [['x-trailer', 'end']]);
     });
 
+    for (const callback of ['onHeaders', 'onTrailers'] as const) {
+      it(`fails a call of any kind with what its ${callback} throws`, async () => {
+        await using probe = await world({
+          ask: (request) => request,
+          async *list() {
+            yield { n: 1 };
+          },
+          async collect(requests) {
+            return { n: (await all(requests)).length };
+          },
+        });
+        const thrown = new Error('thrown by the callback');
+        const options = {
+          [callback]: () => {
+            throw thrown;
+          },
+        };
+
+        await assert.rejects(probe.client.ask({}, options), thrown);
+        await assert.rejects(all(probe.client.list({}, options)), thrown);
+        await assert.rejects(probe.client.collect([{}], options), thrown);
+      });
+    }
+
     it('gives the trailers of a client stream to the caller', async () => {
       await using probe = await world({
         async collect(requests, call) {

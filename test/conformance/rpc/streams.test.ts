@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { UsageError } from 'sallyport';
 import { forEachLane } from '../../support/lanes.js';
 import { all, pause } from './kit.js';
 import { world } from './probe.js';
@@ -53,6 +54,15 @@ forEachLane(() => {
         Array.from({ length: 1000 }, (_, i) => i),
       );
     });
+
+    for (const requests of [undefined, { n: 1 }]) {
+      it(`refuses ${requests ? 'one message' : 'nothing'} where a stream of them is asked for`, async () => {
+        await using probe = await world({});
+
+        await assert.rejects(probe.client.collect(requests as never), UsageError);
+        await assert.rejects(all(probe.client.talk(requests as never)), UsageError);
+      });
+    }
 
     it('streams both ways, each answer before the next question', async () => {
       await using probe = await world({

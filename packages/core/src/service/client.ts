@@ -131,9 +131,9 @@ function wireOf(method: Method, context: ClientContext): Wire {
     case 'serverStream':
       return (request, call) => responses(method, context, [request], call);
     case 'clientStream':
-      return (requests, call) => single(method, context, requests as Messages, call);
+      return (requests, call) => single(method, context, requests, call);
     case 'bidi':
-      return (requests, call) => responses(method, context, requests as Messages, call);
+      return (requests, call) => responses(method, context, requests, call);
   }
 }
 
@@ -185,7 +185,7 @@ async function connected(caller: Caller, picked: Candidate | undefined, call: Ou
 async function single(
   method: Method,
   context: ClientContext,
-  requests: Messages,
+  requests: unknown,
   call: OutgoingCallState,
 ): Promise<unknown> {
   let response: { message: unknown } | undefined;
@@ -200,10 +200,11 @@ async function single(
 async function* responses(
   method: Method,
   context: ClientContext,
-  requests: Messages,
+  requests: unknown,
   call: OutgoingCallState,
 ): AsyncGenerator<unknown> {
   call.check();
+  if (!isIterable(requests)) throw new UsageError(`${call.method} takes its messages as an iterable, e.g. a generator`);
   const caller = context.caller();
   const picked = caller.pick();
   const destination = (picked && caller.liveTo(picked)) ?? (await connected(caller, picked, call));
@@ -215,11 +216,14 @@ async function* responses(
   const upload = new Upload(stream, method, requests);
   let ended = false;
   try {
-    if (call.options.onHeaders) stream.headers.then(call.options.onHeaders, ignore);
+    if (call.options.onHeaders) {
+      stream.headers.then(call.options.onHeaders, ignore).catch((error) => upload.fail(error));
+    }
     for await (const bytes of stream.messages()) yield method.response.decode(bytes);
     ended = true;
+    if (upload.failure) throw upload.failure;
   } catch (error) {
-    // The reason why sending stopped is worth more than the cancellation that followed from it.
+    // The reason why the caller's side failed is worth more than the cancellation that followed from it.
     throw upload.failure ?? error;
   } finally {
     candidate.pending--;
@@ -228,6 +232,10 @@ async function* responses(
     if (!ended) stream.cancel();
     if (call.options.onTrailers) call.options.onTrailers(await stream.trailers);
   }
+}
+
+function isIterable(value: unknown): value is Messages {
+  return typeof value === 'object' && value !== null && (Symbol.asyncIterator in value || Symbol.iterator in value);
 }
 
 /** Sends what the caller's iterable yields, at the pace of the stream, until the call is over. */
@@ -239,11 +247,14 @@ class Upload {
 
   constructor(stream: ClientStream, method: Method, requests: Messages) {
     this.#stream = stream;
-    this.#run(method, requests).catch((error) => {
-      if (this.#stopped) return;
-      this.failure = error;
-      stream.cancel();
-    });
+    this.#run(method, requests).catch((error) => this.fail(error));
+  }
+
+  /** Ends the call because of an error on the caller's side. */
+  fail(error: unknown): void {
+    if (this.#stopped) return;
+    this.failure = error;
+    this.#stream.cancel();
   }
 
   async #run(method: Method, requests: Messages): Promise<void> {
