@@ -5,8 +5,16 @@ import { fileURLToPath } from 'node:url';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
 
+/** What a shell makes of SIGINT. */
+const INTERRUPTED = 128 + constants.signals.SIGINT;
+
 /** A failure whose message says all: it is shown without a stack. */
-export class ScriptError extends Error {}
+export class ScriptError extends Error {
+  constructor(message, exitCode = 1) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}
 
 /** Runs `main` when the module is the program itself, not when another one imports it. */
 export async function runAsProgram(moduleUrl, main) {
@@ -15,14 +23,26 @@ export async function runAsProgram(moduleUrl, main) {
     process.exitCode = (await main(process.argv.slice(2))) ?? 0;
   } catch (error) {
     console.error(error instanceof ScriptError ? `\n${error.message}` : error);
-    process.exitCode = 1;
+    process.exitCode = error.exitCode ?? 1;
   }
 }
 
-/** Runs a program on this terminal, without input. Resolves with its exit code, as a shell would give it. */
-export function run(command, args, options = {}) {
-  return start(command, args, { stdio: ['ignore', 'inherit', 'inherit'], ...options }).then(({ code }) => code);
+/**
+ * Runs a program on this terminal, without input. Resolves with its exit code, as a shell would give it. Ctrl-C reaches the
+ * program too; waiting for its end keeps the prompt from coming back while it still tidies up.
+ */
+export async function run(command, args, options = {}) {
+  process.on('SIGINT', wait);
+  try {
+    const { code } = await start(command, args, { stdio: ['ignore', 'inherit', 'inherit'], ...options });
+    if (code === INTERRUPTED) throw new ScriptError('Interrupted.', code);
+    return code;
+  } finally {
+    process.off('SIGINT', wait);
+  }
 }
+
+function wait() {}
 
 /** Runs a program in silence. Resolves with its exit code (127: there is no such program) and what it wrote. */
 export function capture(command, args, options = {}) {

@@ -5,7 +5,8 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rmSync } from 'node:fs';
+import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -24,6 +25,12 @@ for (const name of ['auth', 'users', 'web'])
 const processes = ['auth', 'users'].map((name) =>
   spawn(process.execPath, [fileURLToPath(new URL(`${name}.js`, import.meta.url))], { stdio: 'inherit' }),
 );
+// Nothing stays behind, also after Ctrl-C: not the processes, not the keys.
+process.once('SIGINT', () => process.exit(130));
+process.once('exit', () => {
+  for (const child of processes) child.kill();
+  rmSync(folder, { recursive: true });
+});
 const web = createService({ name: 'web', version: '1.0.0', tls: identityOf('web'), registry: sharedRegistry });
 
 try {
@@ -39,7 +46,6 @@ try {
 } finally {
   await web.stop();
   await Promise.all(processes.map(stop));
-  await rm(folder, { recursive: true });
 }
 
 async function refused(what: string, call: () => Promise<unknown>): Promise<void> {

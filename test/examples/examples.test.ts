@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Exit, runNode } from '../support/child.js';
+import { type Exit, runNode, startNode } from '../support/child.js';
 import { root } from '../support/repository.js';
 
 describe('examples', function () {
@@ -31,7 +32,23 @@ describe('examples', function () {
     assert.match(stdout, /16 of 16 promises kept/);
     assert.doesNotMatch(stdout, /✘/);
   });
+
+  it('the demo leaves nothing behind when it is interrupted, even under load', async () => {
+    await using demo = startNode([join(root, 'examples', 'dist', 'demo', 'demo.js')], { timeoutMs: 45_000 });
+    await demo.output(/^Operations$/m);
+
+    const { code, stdout } = await demo.stop('SIGINT');
+
+    assert.equal(code, 130);
+    assert.match(stdout, /Interrupted/);
+    assert.ok(!existsSync(folderOf(stdout)), 'its folder is still there');
+  });
 });
+
+/** The folder of the demo, from the line about the key in it that everybody can read. */
+function folderOf(stdout: string): string {
+  return /tls\.key: (.+)\/careless\.key has mode/.exec(stdout)?.[1] ?? '/';
+}
 
 function example(path: string): Promise<Exit> {
   return runNode([join(root, 'examples', 'dist', path)], { timeoutMs: 45_000 });
