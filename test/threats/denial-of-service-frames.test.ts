@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createService, registry, silentLogger } from '@sallyport/core';
 import { fakeClock, IssuedSource } from '@sallyport/testing';
 import { client } from '@sallyport/transport-mtls';
@@ -206,6 +207,89 @@ describe('frames that want to exhaust the service', () => {
 
     assert.ok(peer.isClosed);
     await requireEviction(world);
+  });
+
+  it('T32 floods of PING that wait for their answers, on 4 connections, end within seconds with the limits as they are', async () => {
+    await using world = await echoWorld();
+    const pings = repeat(ping(), 400);
+    const peers = await Promise.all(
+      Array.from({ length: 4 }, () => rawPeer(world.mesh, world.service, { keep: false })),
+    );
+
+    await whileCalling(
+      () => world.client.say({ text: 'a' }),
+      async () => {
+        // Faster than the answers leave, nghttp2 ends it by itself.
+        const paced = async (peer: RawPeer) => {
+          const until = Date.now() + ATTACK_MS;
+          while (Date.now() < until && (await peer.write(pings))) {
+            await Promise.race([once(peer.socket, 'data').catch(() => {}), peer.closed]);
+          }
+        };
+        await Promise.all(peers.map(paced));
+      },
+    );
+
+    assert.ok(peers.every(({ isClosed }) => isClosed));
+    assert.ok(world.events('connection-closed-by-policy').every(({ reason }) => reason === 'abuse'));
+  });
+
+  it('T32 whoever was closed for a flood is not let in again at once, but later', async () => {
+    const clock = fakeClock();
+    await using world = await echoWorld({ server: { limits: { maxMessageBytes: 64 * 1024 } } }, { clock });
+    using flooder = await rawPeer(world.mesh, world.service, { keep: false });
+    for (let i = 0; i < 40; i++) await flooder.write(repeat(frame(0x42, 0, 0), 5000));
+    await eventually(async () => {
+      await clock.advance(1000);
+      assert.ok(flooder.isClosed);
+    });
+
+    using early = await rawPeer(world.mesh, world.service);
+    await eventually(() => assert.ok(early.isClosed));
+    using other = await rawPeer(world.mesh, world.service, { identity: 'other' });
+    await clock.advance(10_000);
+    using late = await rawPeer(world.mesh, world.service);
+    await late.write(ping());
+
+    await eventually(() => assert.ok(late.frames().some(({ type }) => type === FrameType.PING)));
+    assert.ok(!other.isClosed);
+    assert.deepEqual(
+      world.events('handshake-refused').map(({ peer, reason }) => [peer, reason]),
+      [[world.mesh.id('raw'), 'abuse']],
+    );
+  });
+
+  it('T28 many connections with a few unfinished messages each end like one with many', async () => {
+    const clock = fakeClock();
+    const maxMessageBytes = 64 * 1024;
+    await using world = await echoWorld({ server: { limits: { maxMessageBytes } } }, { clock });
+    const unfinished = (stream: number) => {
+      const part = grpcMessage(Buffer.alloc(60 * 1024)).subarray(0, 50 * 1024);
+      const data = Array.from({ length: 5 }, (_, i) =>
+        frame(FrameType.DATA, 0, stream, part.subarray(i * 10_240, (i + 1) * 10_240)),
+      );
+      return Buffer.concat([headers(stream), ...data]);
+    };
+    const send = async (count: number) => {
+      const peers = await Promise.all(Array.from({ length: count }, () => rawPeer(world.mesh, world.service)));
+      for (let stream = 1; stream < 16; stream += 2) {
+        for (const peer of peers) await peer.write(unfinished(stream));
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      await clock.advance(1000);
+      return peers;
+    };
+
+    const few = await send(2);
+    assert.ok(
+      few.every(({ isClosed }) => !isClosed),
+      'a few are no attack',
+    );
+    const many = await send(18);
+
+    await eventually(() => assert.ok(many.every(({ isClosed }) => isClosed)));
+    await world.client.say({ text: 'still here' });
+    for (const peer of [...few, ...many]) peer.socket.destroy();
   });
 
   it('T32 a flood of empty DATA on an open call ends the connection', async () => {

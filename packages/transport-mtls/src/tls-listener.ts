@@ -19,12 +19,14 @@ import {
   type TlsMaterial,
   verifyPeer,
 } from '@sallyport/core/spi';
-import { FloodGuard } from './flood-guard.js';
+import { FloodGuard, maxUnexplainedOfPeer } from './flood-guard.js';
 import type { LaneConnection, MakeServerLane, ServerLane } from './lane.js';
 import { isWildcard, type ResolvedServerOptions } from './server-options.js';
 
 /** How often connections are checked for floods and expired certificates, ms. */
 const PATROL_MS = 1000;
+/** How long whoever was closed for abuse stays outside: else the next connection would go on where the last one ended. */
+const BARRED_MS = 10_000;
 
 /** Binds the port and serves until closed. Rejects, with nothing bound, when the address cannot be had. */
 export async function listen(
@@ -63,6 +65,8 @@ class TlsListener implements Listener {
   readonly #sockets = new Set<Socket>();
   readonly #accepted = new Map<TLSSocket, Accepted>();
   readonly #perPeer = new Map<string, number>();
+  /** Identities that were closed for abuse, and until when (ms since the epoch) they are not let in. */
+  readonly #barred = new Map<string, number>();
   readonly #patrol: Timer;
   readonly #unsubscribe: () => void;
   #closed: Promise<void> | undefined;
@@ -186,6 +190,9 @@ class TlsListener implements Listener {
     const verdict = verifyPeer(presented, this.#host.tls.current());
     if (!verdict.ok) return verdict;
     const { peer: identity } = verdict;
+    if (this.#barred.has(identity.id)) {
+      return refusal('abuse', 'a connection of this identity was closed for abuse a moment ago', identity.id);
+    }
     const open = this.#perPeer.get(identity.id) ?? 0;
     if (open >= this.#options.limits.maxConnectionsPerPeer) {
       return refusal('too-many-connections', `${open} connections of this identity are open`, identity.id);
@@ -222,9 +229,12 @@ class TlsListener implements Listener {
 
   #inspect(): void {
     const now = this.#host.clock.now();
+    for (const [id, until] of this.#barred) if (until <= now) this.#barred.delete(id);
+    const floods = this.#floods();
     for (const [socket, accepted] of this.#accepted) {
-      const { identity, guard, lane } = accepted;
-      if (guard.isFlood(socket.bytesRead, socket.bytesWritten)) {
+      const { identity, lane } = accepted;
+      if (floods.has(accepted)) {
+        this.#barred.set(identity.id, now + BARRED_MS);
         this.#evict(socket, identity, 'abuse', 'flood of frames that carry no call');
       } else if (now > identity.notAfter && !accepted.expired) {
         accepted.expired = true;
@@ -236,6 +246,19 @@ class TlsListener implements Listener {
         lane.drain(this.#options.limits.maxConnectionAgeGraceMs);
       }
     }
+  }
+
+  /** Connections that exceed what one may, and all that have a part in it where those of one identity exceed it together. */
+  #floods(): ReadonlySet<Accepted> {
+    const unexplained = new Map<string, number>();
+    for (const [socket, { identity, guard }] of this.#accepted) {
+      guard.account(socket.bytesRead, socket.bytesWritten);
+      unexplained.set(identity.id, (unexplained.get(identity.id) ?? 0) + guard.unexplained);
+    }
+    const limit = maxUnexplainedOfPeer(this.#options.limits.maxMessageBytes);
+    const isFlood = ({ identity, guard }: Accepted) =>
+      guard.isFlood || (guard.unexplained > 0 && (unexplained.get(identity.id) ?? 0) > limit);
+    return new Set([...this.#accepted.values()].filter(isFlood));
   }
 
   /** Connections end with errors all the time; those of the HTTP/2 engine say that the peer broke the protocol. */

@@ -19,6 +19,7 @@ export type HandshakeRefusal =
   | 'resumed' // a resumed session shows no certificate
   | 'timeout'
   | 'too-many-connections'
+  | 'abuse' // a connection of this identity was closed for a flood a moment ago
   | 'aborted' // the peer hung up in mid-handshake
   | 'other';
 

@@ -31,6 +31,8 @@ import { type GrpcStatus, toGrpcStatus } from './status.js';
 /** gRPC over HTTP/2 on @grpc/grpc-js: for any gRPC client in any language. */
 export const grpcServerLane: MakeServerLane = (host, limits) => new GrpcServerLane(host, limits);
 
+/** The status of a failed call with its message and details, as far as they are sent at all. */
+const STATUS_BYTES = 32 * 1024;
 /** How long after the end of a stream its reset may still arrive. */
 const RESET_FOLLOWS_MS = 1;
 
@@ -194,11 +196,13 @@ class GrpcIncomingCall implements IncomingCall {
   }
 
   sendHeaders(headers: Metadata): void {
+    this.#accepted.guard.sent(headers.byteLength);
     this.#call.sendMetadata(toGrpc(headers));
   }
 
   send(message: Uint8Array): Promise<void> | undefined {
     const call = this.#call as WritableCall;
+    this.#accepted.guard.sent(message.length);
     if (call.write(asBuffer(message))) return undefined;
     return new Promise((resolve) => {
       const done = () => {
@@ -214,6 +218,7 @@ class GrpcIncomingCall implements IncomingCall {
   reply(message: Uint8Array, trailers: Metadata | undefined): void {
     if (this.#finished) return;
     this.#finished = true;
+    this.#accepted.guard.sent(message.length + (trailers?.byteLength ?? 0));
     this.#respond?.(null, asBuffer(message), trailers && toGrpc(trailers));
   }
 
@@ -221,6 +226,7 @@ class GrpcIncomingCall implements IncomingCall {
     if (this.#finished) return;
     const grpcStatus = toGrpcStatus(status);
     this.#finished = true;
+    this.#accepted.guard.sent((status.code === Status.OK ? 0 : STATUS_BYTES) + (status.trailers?.byteLength ?? 0));
     finish(this.#call, this.#respond, grpcStatus);
   }
 }
