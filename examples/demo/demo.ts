@@ -11,16 +11,16 @@ import { type ServiceProcess, World } from './world.js';
 const started = performance.now();
 const report = new Report();
 const world = await World.make();
-const interruption = new Promise<'interrupted'>((resolve) => {
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve('interrupted'));
-});
+process.once('exit', () => world.destroy());
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    console.log('\nInterrupted; ending the services and deleting the folder.');
+    process.exit(130);
+  });
+}
 
 try {
-  if ((await Promise.race([play(), interruption])) === 'interrupted') {
-    report.interrupt();
-    await world.end();
-    process.exit(130);
-  }
+  await play();
 } finally {
   await world.end();
 }

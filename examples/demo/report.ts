@@ -19,10 +19,8 @@ const TRIED_WIDTH = 50;
 export class Report {
   #kept = 0;
   #broken = 0;
-  #interrupted = false;
 
   heading(title: string): void {
-    if (this.#interrupted) return;
     console.log(`\n${bold(title)}`);
   }
 
@@ -32,17 +30,10 @@ export class Report {
 
   /** One row: what was tried, what happened, and below it why. */
   row(tried: string, { kept, happened, why }: Outcome): void {
-    if (this.#interrupted) return;
     if (kept) this.#kept++;
     else this.#broken++;
     console.log(`  ${kept ? green('✔') : red('✘')} ${tried.padEnd(TRIED_WIDTH)}${kept ? happened : red(happened)}`);
     if (why) console.log(`    ${' '.repeat(TRIED_WIDTH)}${dim(why)}`);
-  }
-
-  /** What is still under way prints nothing more. */
-  interrupt(): void {
-    this.#interrupted = true;
-    console.log('\nInterrupted; stopping the services and deleting the folder.');
   }
 
   /** Prints the last line. True when every promise was kept. */

@@ -19,7 +19,7 @@ export async function rotationUnderLoad(billing: ServiceProcess, world: World): 
   let failed = 0;
   let running = true;
   const load = Array.from({ length: CALLERS }, async () => {
-    // One failure is enough to know. Going on once the caller has stopped, e.g. by Ctrl-C, would be a loop without a pause.
+    // One failure is enough to know, and calls that fail at once would make a loop without a pause.
     while (running && failed === 0) {
       calls++;
       await client.charge({ order: calls, cents: 1 }).catch(() => failed++);

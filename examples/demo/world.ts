@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rmSync } from 'node:fs';
+import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -112,11 +113,17 @@ export class World {
     return caller;
   }
 
-  /** Stops and deletes everything; twice is harmless. */
+  /** Stops everything in good order. */
   async end(): Promise<void> {
     await Promise.all(this.#callers.map((caller) => caller.stop()));
     await Promise.all(this.#processes.map((one) => one.stop()));
-    await rm(this.folder, { recursive: true, force: true });
+    this.destroy();
+  }
+
+  /** Ends the processes and deletes the folder, without waiting: for the last moment of this process. Twice is harmless. */
+  destroy(): void {
+    for (const { child } of this.#processes) child.kill('SIGKILL');
+    rmSync(this.folder, { recursive: true, force: true });
   }
 }
 
