@@ -57,6 +57,8 @@ describe('options', () => {
   const typos: [string, unknown, string][] = [
     ['a wrong letter', { adress: 'x' }, 'address'],
     ['a forgotten unit', { timeout: 5 }, 'timeoutMs'],
+    ['two letters in the wrong order', { adderss: 'x' }, 'address'],
+    ['an abbreviation', { max: 5 }, 'maxConnections'],
     ['another case', { maxconnections: 5 }, 'maxConnections'],
   ];
   for (const [what, options, meant] of typos) {
