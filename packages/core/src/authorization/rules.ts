@@ -60,6 +60,10 @@ export function deny(options: RuleOptions): Rule {
  * `authorization-rule-invalid`, `authorization-allow-all`, and `option-…` for unknown, missing and malformed fields.
  */
 export function parseRules(input: unknown, path: string): ParsedRules {
+  if (typeof input !== 'object' || (input !== null && 'effect' in input)) {
+    const problem = 'expected a list of rules, [allow({ from, to })], or { version: 1, rules: [...] }';
+    return { rules: [], violations: [violation('option-invalid', path, problem)] };
+  }
   const isDocument = !Array.isArray(input);
   const listPath = isDocument ? joinPath(path, ['rules']) : path;
   const { value, violations } = isDocument

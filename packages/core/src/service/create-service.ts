@@ -119,7 +119,7 @@ class ServiceInstance implements Service {
       throw new UsageError(`handle() comes before start() of ${this.name}`);
     const normal = contractOf(contract);
     if (this.#contracts.has(normal.name)) throw new UsageError(`${this.name} handles ${normal.name} already`);
-    const given = handlers as Readonly<Record<string, AnyHandler>>;
+    const given = (handlers ?? {}) as Readonly<Record<string, AnyHandler>>;
     for (const name of Object.keys(normal.methods)) {
       if (typeof given[name] !== 'function') throw new UsageError(`${normal.name}: no handler for ${name}`);
     }
@@ -148,8 +148,7 @@ class ServiceInstance implements Service {
       mayCall: (path) => this.#mayCall(path),
       caller: () => {
         const running = this.#running;
-        if (!running)
-          throw new CallError('UNAVAILABLE', `${this.name} is ${this.#state}: it can call from start() to stop()`);
+        if (!running) throw new CallError('UNAVAILABLE', `${this.name} cannot call: ${this.#whyNotRunning()}`);
         if (caller?.running !== running) caller = { running, caller: this.#callerOf(service, parsed, running) };
         return caller.caller;
       },
@@ -375,6 +374,11 @@ class ServiceInstance implements Service {
       },
       { view, pool: running.pool, clock: this.#clock },
     );
+  }
+
+  #whyNotRunning(): string {
+    if (this.#stopping || this.#state === 'stopped') return 'it has been stopped';
+    return this.#starting ? 'it is still starting' : 'call start() first';
   }
 
   #viewOf(service: string, running: Running): RegistryView {

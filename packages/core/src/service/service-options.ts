@@ -59,19 +59,18 @@ export interface ResolvedServiceOptions extends ServiceOptions {
   readonly drain: { readonly spreadMs: number; readonly graceMs: number };
 }
 
-function having<T>(...methods: string[]): z.ZodType<T> {
+/** What a factory made: `expected` names the factory, `methods` are those of its interface. */
+function made<T>(expected: string, ...methods: string[]): z.ZodType<T> {
   return z.custom<T>(
-    (value) =>
-      methods.every((method) => typeof (value as Record<string, unknown> | undefined)?.[method] === 'function'),
-    { error: `expected an object with ${methods.join('(), ')}()` },
+    (value) => methods.every((method) => typeof (value as Record<string, unknown> | null)?.[method] === 'function'),
+    { error: `expected ${expected}` },
   );
 }
 
-const source = having<TlsSource>('check', 'open');
-const rules = z.custom<Rule[]>((value) => typeof value === 'object' && value !== null, { error: 'expected rules' });
+const source = made<TlsSource>('a source of certificates, e.g. tls.fromFiles({...})', 'check', 'open');
 const interceptors = z.array(z.custom((value) => typeof value === 'function', { error: 'expected a function' }));
 
-const logger = having<Logger>('debug', 'info', 'warn', 'error');
+const logger = made<Logger>('an object with debug(), info(), warn() and error()', 'debug', 'info', 'warn', 'error');
 
 const schema = z.strictObject({
   name: serviceNameSchema,
@@ -79,11 +78,12 @@ const schema = z.strictObject({
     .string()
     .refine((text) => semver.valid(text) === text, { error: 'expected a semantic version, e.g. 1.2.0' }),
   tls: source,
-  registry: having<Registry>('check', 'open'),
-  server: having<ServerTransport>('check', 'listen').optional(),
-  client: having<ClientTransport>('check', 'open'),
-  authorize: rules.optional(),
-  authorizeOutgoing: rules.optional(),
+  registry: made<Registry>('a registry, e.g. registry.local({...})', 'check', 'open'),
+  server: made<ServerTransport>('server({...})', 'check', 'listen').optional(),
+  client: made<ClientTransport>('client({...})', 'check', 'open'),
+  // The rules are parts of their own: their source checks them.
+  authorize: z.custom<ServiceOptions['authorize']>().optional(),
+  authorizeOutgoing: z.custom<ServiceOptions['authorizeOutgoing']>().optional(),
   identity: z.strictObject({ template: z.string(), values: z.record(z.string(), z.string()).optional() }).optional(),
   metadata: metadataSchema.optional(),
   zone: zoneSchema.min(1, 'a zone has a name; leave it out where zones are not used').optional(),
@@ -96,7 +96,7 @@ const schema = z.strictObject({
     })
     .prefault({}),
   logger: logger.optional(),
-  clock: having<Clock>('now', 'after').optional(),
+  clock: made<Clock>('a clock with now() and after()', 'now', 'after').optional(),
 });
 
 /** Missing parts whose absence has a name of its own. */

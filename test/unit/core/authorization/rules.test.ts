@@ -119,6 +119,22 @@ describe('rules', () => {
     ]);
   });
 
+  for (const [what, rules] of [
+    ['a rule outside of a list', allow(read)],
+    ['a sentence', 'allow everything'],
+    ['a function', () => [allow(read)]],
+  ] as const) {
+    it(`refuse ${what} in one sentence`, () => {
+      const { violations } = parseRules(rules, 'authorize');
+
+      assert.deepEqual(
+        violations.map(({ id, path }) => `${id} at ${path}`),
+        ['option-invalid at authorize'],
+      );
+      assert.match(violations[0]?.problem ?? '', /expected a list of rules, \[allow\(\{ from, to \}\)\]/);
+    });
+  }
+
   for (const [what, document, expected] of [
     ['a newer version', { version: 2, rules: [] }, 'authorization-rule-invalid at authorize.version'],
     ['a version in another type', { version: '1', rules: [] }, 'authorization-rule-invalid at authorize.version'],

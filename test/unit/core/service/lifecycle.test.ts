@@ -383,6 +383,28 @@ describe('the life of a service', () => {
       assert.deepEqual(await registered(shared), []);
     });
 
+    it('and says which factory makes what it was given by other means', async () => {
+      const service = createService({
+        ...optionsOf(registry.memory()),
+        tls: { cert: 'a.pem' },
+        registry: './registry',
+        server: '127.0.0.1:8443',
+        client: null,
+        authorize: 'web',
+      } as never);
+
+      const error = await service.start().catch((reason) => reason);
+
+      assert.ok(error instanceof InsecureConfigurationError);
+      assert.deepEqual(error.violations.map(({ path, problem }) => `${path}: ${problem}`).sort(), [
+        'service.authorize: expected a list of rules, [allow({ from, to })], or { version: 1, rules: [...] }',
+        'service.client: expected client({...})',
+        'service.registry: expected a registry, e.g. registry.local({...})',
+        'service.server: expected server({...})',
+        'service.tls: expected a source of certificates, e.g. tls.fromFiles({...})',
+      ]);
+    });
+
     it('and reports violations that only a check finds', async () => {
       const inner = registry.memory();
       const service = greeter({
@@ -403,6 +425,7 @@ describe('the life of a service', () => {
     it('for every method of a contract and for nothing else', () => {
       const service = greeter();
 
+      assert.throws(() => service.handle(Greeter, undefined as never), /unit\.v1\.Greeter: no handler for hello/);
       assert.throws(() => service.handle(Greeter, {} as never), /unit\.v1\.Greeter: no handler for hello/);
       assert.throws(
         () => service.handle(Greeter, { hello: () => ({}), bye: () => ({}) } as never),
@@ -431,11 +454,17 @@ describe('the life of a service', () => {
       const service = greeter();
       const calls = service.client(Greeter, { service: 'other' });
 
-      await assert.rejects(calls.hello({}), { status: 'UNAVAILABLE', message: /greeter is created: it can call from/ });
+      await assert.rejects(calls.hello({}), {
+        status: 'UNAVAILABLE',
+        message: 'greeter cannot call: call start() first',
+      });
       await service.start();
       await service.stop();
 
-      await assert.rejects(calls.hello({}), { status: 'UNAVAILABLE', message: /greeter is stopped: it can call from/ });
+      await assert.rejects(calls.hello({}), {
+        status: 'UNAVAILABLE',
+        message: 'greeter cannot call: it has been stopped',
+      });
     });
 
     it('at once with their violations when it is running', async () => {
