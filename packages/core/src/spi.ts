@@ -73,7 +73,7 @@ export { type HttpsAgentOptions, httpsAgent } from './tls/https-agent.js';
 export { type MaterialContext, type ParsedMaterial, type PemMaterial, parseMaterial } from './tls/material.js';
 export { MaterialHolder } from './tls/material-holder.js';
 export { handshakeRefusal, type Refusal } from './tls/refusal.js';
-export { isRevoked, revocationKey, revocationKeyOf } from './tls/revocation.js';
+export { isRevoked, revocationKeyOf } from './tls/revocation.js';
 export type { TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
 export { type PeerVerdict, type PresentedPeer, presentedPeer, verifyPeer } from './tls/verify-peer.js';
 export { Metadata, type MetadataInit, type MetadataValue } from './transport/metadata.js';

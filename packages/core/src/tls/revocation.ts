@@ -4,14 +4,19 @@ import { type Crl, parseCrl, verifyCrl } from '../identity/crl.js';
 import { checkSigner } from '../identity/leaf-check.js';
 import type { TlsMaterial } from './source.js';
 
-/** Names a certificate in a set of revoked ones: `<SHA-256 of the issuer's name in DER>/<serial>`. */
-export function revocationKey(issuerDer: Uint8Array, serial: string): string {
-  return `${createHash('sha256').update(issuerDer).digest('hex')}/${serial}`;
+/**
+ * Names a certificate in a set of revoked ones: `<SHA-256 of the issuer's name>/<serial>`. The name as OpenSSL prints it, in
+ * lower case: like OpenSSL, and unlike DER, it does not care which type of string a name is written in.
+ */
+export function revocationKeyOf({ issuer, serialNumber }: X509Certificate): string {
+  return revocationKey(issuer, serialNumber);
 }
 
-/** The key of one certificate. Throws DerError for a certificate that is not of version 3. */
-export function revocationKeyOf(certificate: X509Certificate): string {
-  return revocationKey(readProfile(certificate.raw).issuer, certificate.serialNumber);
+/** An empty name is undefined, whatever the types of Node say. */
+function revocationKey(issuer: string | undefined, serial: string): string {
+  return `${createHash('sha256')
+    .update((issuer ?? '').toLowerCase())
+    .digest('hex')}/${serial}`;
 }
 
 /** Whether the material's revocation lists name the certificate. Cheap: a live connection may ask on each call. */
@@ -50,13 +55,19 @@ export function readRevocationLists(
     if (crl.thisUpdate > now) problems.push(`${which} is not valid yet`);
     if (crl.nextUpdate <= now)
       problems.push(`${which} is past its next update (${new Date(crl.nextUpdate).toISOString()})`);
-    for (const signer of signers) covered.add(signer);
-    for (const serial of crl.revokedSerials) revoked.add(revocationKey(crl.issuerDer, serial));
+    for (const signer of signers) {
+      covered.add(signer);
+      for (const serial of crl.revokedSerials) revoked.add(revocationKey(signer.subject, serial));
+    }
   });
   for (const issuer of issuers) {
-    if (!covered.has(issuer)) problems.push(`there is no list of the issuer ${issuer.subject.replaceAll('\n', ', ')}`);
+    if (!covered.has(issuer)) problems.push(`there is no list of the issuer ${nameOf(issuer)}`);
   }
   return { revoked, problems };
+}
+
+function nameOf({ subject, serialNumber }: X509Certificate): string {
+  return subject?.replaceAll('\n', ', ') ?? `with the certificate ${serialNumber}`;
 }
 
 function tryParse(der: Uint8Array): Crl | string {

@@ -4,6 +4,7 @@ import { inspect } from 'node:util';
 import type { ViolationId } from '@sallyport/core';
 import type { PemMaterial } from '@sallyport/core/spi';
 import { createAuthority } from '@sallyport/pki';
+import { buildCertificate, generateKeys } from '@sallyport/pki/raw';
 import { openssl, requireOpenssl } from '../../../support/openssl.js';
 import { materialFrom, materialOf, partner, pemOf, prod, violationsOf, web } from './support.js';
 
@@ -278,6 +279,33 @@ describe('revocation lists of TLS material', () => {
       );
     });
   }
+
+  it('are refused without one of an issuer that has no name', () => {
+    const root = generateKeys('P-256');
+    const workload = generateKeys('P-256');
+    const notAfter = Date.now() + HOUR_MS;
+    const { pem: ca } = buildCertificate({
+      subjectPublicKey: root.publicKey,
+      issuer: { key: root.privateKey },
+      notAfter,
+      basicConstraints: { ca: true },
+      keyUsage: { bits: ['keyCertSign', 'cRLSign'] },
+    });
+    const { pem: cert } = buildCertificate({
+      subjectPublicKey: workload.publicKey,
+      issuer: { key: root.privateKey, certificate: ca },
+      notAfter,
+      subjectAltName: { names: [{ uri: web }] },
+    });
+    const key = workload.privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+    const pem = { cert, key, ca, bundles: {}, crl: [] };
+
+    assert.deepEqual(found(pem), []);
+    assert.match(
+      violationsOf({ ...pem, ca: ca + prod.bundlePem, crl: [prod.crl({ revoked: [] })] })[0]?.problem ?? '',
+      /no list of the issuer with the certificate [0-9A-F]+/,
+    );
+  });
 
   it('are not needed when none is given', () => {
     assert.deepEqual(materialOf().crls, []);

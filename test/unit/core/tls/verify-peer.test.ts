@@ -141,6 +141,17 @@ describe('peer verification', () => {
     assert.ok(!isRevoked(material, revocationKeyOf(new X509Certificate(other.certificatePem))));
   });
 
+  it('T10 knows a revoked certificate whose issuer is written in another type of string, as OpenSSL does', () => {
+    const { raw, serialNumber } = new X509Certificate(prod.issue({ id: web }).certificatePem);
+    const material = materialOf(web, { crl: [prod.crl({ revoked: [serialNumber] })] });
+    const der = Buffer.from(raw);
+    const utf8 = Buffer.from('\x0c\x0eSallyport root');
+    assert.ok(der.includes(utf8));
+    der.writeUInt8(0x13, der.indexOf(utf8)); // PrintableString
+
+    assert.ok(isRevoked(material, revocationKeyOf(new X509Certificate(der))));
+  });
+
   it('T18 judges what a real connection shows', async () => {
     const door = await openDoor(serverTlsOptions(federated));
     try {
