@@ -3,11 +3,11 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { Agent } from 'node:https';
 import { join } from 'node:path';
 import type { Authority, IdentityFiles } from '@sallyport/pki';
-import { eventually } from '../eventually.js';
 import { type TemporaryFolder, temporaryFolder } from '../temporary-folder.js';
 import { ConsulAcl, type ConsulToken } from './consul-acl.js';
 import { httpsRequest } from './https-request.js';
 import { freePorts } from './ports.js';
+import { ServerCluster, type ServerNode } from './server-cluster.js';
 import { ServerProcess } from './server-process.js';
 
 export interface ConsulServerOptions {
@@ -21,12 +21,10 @@ export interface ConsulServerOptions {
  * Consul 1.8.7 as it should be run: HTTPS alone, certificates asked of both sides, ACLs that deny by default. It differs from
  * docs/registry-servers.md in ports and timing only.
  */
-export class ConsulServer implements AsyncDisposable {
+export class ConsulServer extends ServerCluster<ConsulNode> {
   /** Policies and tokens for the tests. They survive `wipe`. */
   readonly acl: ConsulAcl;
-  readonly #folder: TemporaryFolder;
   readonly #client: ConsulClient;
-  readonly #nodes: readonly ConsulNode[];
   #agentToken: ConsulToken | undefined;
 
   static async start({ pki, servers = 1 }: ConsulServerOptions): Promise<ConsulServer> {
@@ -51,82 +49,34 @@ export class ConsulServer implements AsyncDisposable {
   }
 
   private constructor(folder: TemporaryFolder, client: ConsulClient, nodes: readonly ConsulNode[]) {
-    this.#folder = folder;
+    super(folder, nodes);
     this.#client = client;
-    this.#nodes = nodes;
     this.acl = new ConsulAcl((method, path, body) => this.api(method, path, body));
-  }
-
-  /** `https://127.0.0.1:<port>` of the first server. */
-  get address(): string {
-    return this.#node(0).address;
-  }
-
-  /** The same of all servers. */
-  get addresses(): string[] {
-    return this.#nodes.map(({ address }) => address);
-  }
-
-  /** Which server leads, as one that runs sees it. Rejects while there is no leader. */
-  async leader(): Promise<number> {
-    const raftAddress = await this.api('GET', '/v1/status/leader');
-    const index = this.#nodes.findIndex((node) => node.raftAddress === raftAddress && node.process.running);
-    if (index < 0) throw new Error('there is no leader');
-    return index;
-  }
-
-  /** Kills the leader and resolves with its index. The others may not have a new one yet. */
-  async killLeader(): Promise<number> {
-    const index = await this.leader();
-    await this.kill(index);
-    return index;
-  }
-
-  /** SIGKILL for one server or, without an index, for all. */
-  async kill(index?: number): Promise<void> {
-    await Promise.all(this.#chosen(index).map(({ process }) => process.kill()));
-  }
-
-  /** Kills and starts one server or, without an index, all, with their data. Resolves when they answer. */
-  async restart(index?: number): Promise<void> {
-    await this.kill(index);
-    await Promise.all(this.#chosen(index).map(({ process }) => process.start()));
-  }
-
-  /** All data are lost: the catalogue is empty and the index begins anew. Policies and tokens are made again, as they were. */
-  async wipe(): Promise<void> {
-    await this.kill();
-    for (const { process } of this.#nodes) process.wipe();
-    await this.restart();
-    await this.acl.recreate();
-    await this.#lendAgentToken();
   }
 
   /** Asks a server that runs, with the management token. Resolves with the JSON; rejects if the status is not 2xx. */
   async api(method: string, path: string, body?: unknown): Promise<unknown> {
-    const node = this.#nodes.find(({ process }) => process.running);
+    const [node] = this.running;
     if (node === undefined) throw new Error('no server runs');
     return await ask(this.#client, node.address, method, path, body);
   }
 
-  async stop(): Promise<void> {
-    await this.kill();
+  override async leader(): Promise<number> {
+    const raftAddress = await this.api('GET', '/v1/status/leader');
+    const index = this.nodes.findIndex((node) => node.raftAddress === raftAddress && node.process.running);
+    if (index < 0) throw new Error('there is no leader');
+    return index;
+  }
+
+  override async wipe(): Promise<void> {
+    await this.restartEmpty();
+    await this.acl.recreate();
+    await this.#lendAgentToken();
+  }
+
+  override async stop(): Promise<void> {
+    await super.stop();
     this.#client.agent.destroy();
-    this.#folder[Symbol.dispose]();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.stop();
-  }
-
-  #node(index: number): ConsulNode {
-    const node = this.#nodes[index];
-    if (node === undefined) throw new RangeError(`there is no server ${index}`);
-    return node;
-  }
-
-  #chosen(index: number | undefined): readonly ConsulNode[] {
-    return index === undefined ? this.#nodes : [this.#node(index)];
   }
 
   /** The agents act in their own name, so that they can keep their nodes in the catalogue; no service needs to do that. */
@@ -138,17 +88,12 @@ export class ConsulServer implements AsyncDisposable {
 
   async #lendAgentToken(): Promise<void> {
     const body = { Token: this.#agentToken?.secretId };
-    for (const { address } of this.#nodes) {
-      // A follower does not know the new token before the entry of the leader's log has reached it.
-      await eventually(() => ask(this.#client, address, 'PUT', '/v1/agent/token/agent', body));
-    }
+    for (const { address } of this.nodes) await ask(this.#client, address, 'PUT', '/v1/agent/token/agent', body);
   }
 }
 
-interface ConsulNode {
-  readonly address: string;
+interface ConsulNode extends ServerNode {
   readonly raftAddress: string;
-  readonly process: ServerProcess;
 }
 
 interface ConsulClient {
@@ -170,7 +115,7 @@ async function prepareNodes(
 ): Promise<ConsulNode[]> {
   const gossipKey = randomBytes(32).toString('base64');
   const ports = await Promise.all(Array.from({ length: count }, portsOfNode));
-  const join_ = ports.map(({ serf_lan }) => `127.0.0.1:${serf_lan}`);
+  const lan = ports.map(({ serf_lan }) => `127.0.0.1:${serf_lan}`);
   return ports.map((own, index) => {
     const home = join(folder, `server-${index}`);
     mkdirSync(home, { mode: 0o700 });
@@ -180,7 +125,7 @@ async function prepareNodes(
       data_dir: join(home, 'data'),
       bootstrap_expect: count,
       ports: { ...own, http: -1, dns: -1, grpc: -1, serf_wan: -1 },
-      retry_join: join_,
+      retry_join: lan,
       retry_interval: '250ms',
     };
     writeFileSync(join(home, 'consul.json'), JSON.stringify(configuration), { mode: 0o600 });
