@@ -134,6 +134,7 @@ async function prepareNodes(
       program: 'consul-1.8.7',
       args: ['agent', '-config-file', join(home, 'consul.json')],
       folder: home,
+      temporary: folder,
       ready: async () => (await ask(client, address, 'GET', '/v1/acl/token/self')) !== undefined,
     });
     return { address, raftAddress: `127.0.0.1:${own.server}`, process };

@@ -206,6 +206,7 @@ async function prepareNodes(folder: string, options: EtcdServerOptions, agent: A
         ...['--heartbeat-interval', '50', '--election-timeout', '500', '--log-level', 'warn', '--logger', 'zap'],
       ],
       folder: home,
+      temporary: folder,
       ready: async () => {
         const { status, text } = await httpsRequest({ method: 'GET', url: `${address}/health`, agent });
         return status === 200 && text.includes('"true"');

@@ -8,8 +8,10 @@ import { type ServerProgram, serverEnvironment } from './programs.js';
 export interface ServerProcessOptions {
   readonly program: ServerProgram;
   readonly args: readonly string[];
-  /** Holds the log and, in `data`, what the server keeps. Removed if this process dies. */
+  /** Holds the log and, in `data`, what the server keeps. */
   readonly folder: string;
+  /** Removed if this process ends without having stopped the server. */
+  readonly temporary: string;
   /** Asked again until it is true; a rejection is as good as false. */
   readonly ready: () => Promise<boolean>;
 }
@@ -85,11 +87,11 @@ export class ServerProcess {
   }
 
   #spawn(): void {
-    const { program, args, folder } = this.#options;
+    const { program, args, folder, temporary } = this.#options;
     const log = openSync(this.#log, 'w', 0o600);
     const child = spawn(program, args, { cwd: folder, env: serverEnvironment, stdio: ['ignore', log, log] });
     closeSync(log);
-    const release = endWithThisProcess(child, folder);
+    const release = endWithThisProcess(child, temporary);
     child.once('error', () => {}); // such as a missing program: it shows as an early end
     child.once('exit', () => {
       this.#child = undefined;
@@ -109,12 +111,12 @@ export class ServerProcess {
 }
 
 /**
- * Kills the server and removes its folder when this process ends in whatever way, SIGKILL included: a shell waits for the end
+ * Kills the server and removes the temporary folder when this process ends in whatever way, SIGKILL included: a shell waits for the end
  * of a pipe whose other end only we hold. It is detached, so that a Ctrl-C does not end it before its work is done.
  */
-function endWithThisProcess(server: ChildProcess, folder: string): () => void {
+function endWithThisProcess(server: ChildProcess, temporary: string): () => void {
   const script = 'read -r _; kill -9 "$1"; sleep 0.1; rm -rf "$2"';
-  const reaper = spawn('sh', ['-c', script, 'reaper', String(server.pid), folder], {
+  const reaper = spawn('sh', ['-c', script, 'reaper', String(server.pid), temporary], {
     stdio: ['pipe', 'ignore', 'ignore'],
     detached: true,
   });
