@@ -105,6 +105,7 @@ async function download(home, { suite, packages, libraries, commands }) {
     ...['-o', `Dir::Cache=${join(home, 'cache')}`],
     ...['-o', 'APT::Sandbox::User=root'],
     ...['-o', 'Acquire::Languages=none'],
+    ...['-o', 'Acquire::AllowInsecureRepositories=false', '-o', 'APT::Get::AllowUnauthenticated=false'],
     ...(suite ? ['-o', `Dir::Etc::SourceList=${join(home, 'sources.list')}`, '-o', 'Dir::Etc::SourceParts=-'] : []),
   ];
   if ((await capture('apt-get', [...apt, '-q', 'update'])).code !== 0) return false;
