@@ -1,5 +1,4 @@
-import type { Secret, TlsSource } from '@sallyport/core';
-import { parseSpiffeId } from '@sallyport/core';
+import { parseSpiffeId, type Secret, type TlsSource, type ViolationId } from '@sallyport/core';
 import {
   durationMs,
   isSecret,

@@ -74,12 +74,14 @@ export class OwnInstance {
   async #put(record: InstanceRecord): Promise<void> {
     const { connection, owner } = this.#options;
     const definition = definitionOf(record, owner, connection.options);
-    if (this.#generation === 0) await this.#requireFree(record);
+    const isNew = this.#generation === 0;
+    if (isNew) await this.#requireFree(record);
     // Before the request: a token that changes meanwhile makes the next heartbeat register once more.
     const { generation } = connection.credential;
     await connection.perform((requests, token) => requests.register(token, definition));
     this.#generation = generation;
-    await this.#pass();
+    // Whoever is registered again keeps the status of the check.
+    if (isNew) await this.#pass();
   }
 
   #pass(): Promise<void> {
