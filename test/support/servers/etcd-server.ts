@@ -189,11 +189,7 @@ async function prepareNodes(folder: string, options: EtcdServerOptions, agent: A
   const client = await pki.issue({ id, ...names }).write(join(folder, 'client'), { name: 'server' });
   const peerPki = createAuthority({ trustDomain: pki.trustDomain });
   const peer = await peerPki.issue({ id, ...names }).write(join(folder, 'peer'), { name: 'server' });
-  const members = (await freePorts(2 * count)).reduce<Member[]>((all, port, index, ports) => {
-    const peerPort = ports[index + 1];
-    if (index % 2 === 0 && peerPort !== undefined) all.push({ name: `node-${index / 2}`, port, peerPort });
-    return all;
-  }, []);
+  const members = await Promise.all(Array.from({ length: count }, (_, index) => prepareMember(`node-${index}`)));
   return members.map((member) => {
     const home = join(folder, member.name);
     mkdirSync(home, { mode: 0o700 });
@@ -220,6 +216,11 @@ interface Member {
   readonly name: string;
   readonly port: number;
   readonly peerPort: number;
+}
+
+async function prepareMember(name: string): Promise<Member> {
+  const [port = 0, peerPort = 0] = await freePorts(2);
+  return { name, port, peerPort };
 }
 
 function memberArguments(home: string, { name, port, peerPort }: Member, members: readonly Member[]): string[] {

@@ -92,11 +92,12 @@ export class ServerProcess {
     const child = spawn(program, args, { cwd: folder, env: serverEnvironment, stdio: ['ignore', log, log] });
     closeSync(log);
     const release = endWithThisProcess(child, temporary);
-    child.once('error', () => {}); // such as a missing program: it shows as an early end
-    child.once('exit', () => {
+    const ended = () => {
       this.#child = undefined;
       release();
-    });
+    };
+    child.once('exit', ended);
+    child.once('error', ended); // there is no such program
     child.unref();
     this.#child = child;
   }
