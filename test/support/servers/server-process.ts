@@ -91,13 +91,13 @@ export class ServerProcess {
     const log = openSync(this.#log, 'w', 0o600);
     const child = spawn(program, args, { cwd: folder, env: serverEnvironment, stdio: ['ignore', log, log] });
     closeSync(log);
-    const release = endWithThisProcess(child, temporary);
-    const ended = () => {
+    child.once('error', () => {}); // told by the missing pid already
+    if (child.pid === undefined) throw new Error(`${program} is not on this machine`);
+    const release = endWithThisProcess(child.pid, temporary);
+    child.once('exit', () => {
       this.#child = undefined;
       release();
-    };
-    child.once('exit', ended);
-    child.once('error', ended); // there is no such program
+    });
     child.unref();
     this.#child = child;
   }
@@ -115,9 +115,9 @@ export class ServerProcess {
  * Kills the server and removes the temporary folder when this process ends in whatever way, SIGKILL included: a shell waits for the end
  * of a pipe whose other end only we hold. It is detached, so that a Ctrl-C does not end it before its work is done.
  */
-function endWithThisProcess(server: ChildProcess, temporary: string): () => void {
+function endWithThisProcess(serverPid: number, temporary: string): () => void {
   const script = 'read -r _; kill -9 "$1"; sleep 0.1; rm -rf "$2"';
-  const reaper = spawn('sh', ['-c', script, 'reaper', String(server.pid), temporary], {
+  const reaper = spawn('sh', ['-c', script, 'reaper', String(serverPid), temporary], {
     stdio: ['pipe', 'ignore', 'ignore'],
     detached: true,
   });
