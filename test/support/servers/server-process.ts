@@ -112,8 +112,8 @@ export class ServerProcess {
 }
 
 /**
- * Kills the server and removes the temporary folder when this process ends in whatever way, SIGKILL included: a shell waits for the end
- * of a pipe whose other end only we hold. It is detached, so that a Ctrl-C does not end it before its work is done.
+ * Kills the server and removes the temporary folder when this process ends in whatever way, SIGKILL included: a shell waits for
+ * the end of a pipe whose other end only we hold. It is detached, so that a Ctrl-C does not end it before its work is done.
  */
 function endWithThisProcess(serverPid: number, temporary: string): () => void {
   const script = 'read -r _; kill -9 "$1"; sleep 0.1; rm -rf "$2"';
