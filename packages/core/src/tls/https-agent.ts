@@ -28,8 +28,14 @@ export function httpsAgent(handle: TlsHandle, options: HttpsAgentOptions = {}): 
   return new FollowingAgent(handle, options);
 }
 
+/** The options of one request as Node copies them along, from the choice of a connection to its end. */
+interface StampedOptions extends ClientRequestArgs {
+  generation?: number;
+}
+
 class FollowingAgent extends Agent {
   readonly #handle: TlsHandle;
+  readonly #generations = new WeakMap<Duplex, number>();
   readonly #expect: IdentityMatcher | undefined;
   readonly #alsoHostName: boolean;
   readonly #unsubscribe: () => void;
@@ -49,7 +55,7 @@ class FollowingAgent extends Agent {
   ): Socket {
     const material = this.#handle.current();
     const expect = this.#expect;
-    return connect({
+    const socket = connect({
       ...(options as ConnectionOptions),
       ...clientTlsOptions(material, expect?.trustDomain ?? material.identity.trustDomain),
       checkServerIdentity: expect
@@ -58,11 +64,24 @@ class FollowingAgent extends Agent {
             (this.#alsoHostName ? checkServerIdentity(host, certificate) : undefined)
         : checkServerIdentity,
     });
+    this.#generations.set(socket, material.generation);
+    return socket;
   }
 
-  /** Connections of an older generation are never given to a new request. */
-  override getName(options?: ClientRequestArgs): string {
-    return `${super.getName(options)}:generation ${this.#handle.current().generation}`;
+  /**
+   * Connections of an older generation are never given to a new request. The name stays what it was when the request came:
+   * Node asks for it again when the connection is free and when it has ended, and would look for it in the wrong place.
+   */
+  override getName(options: StampedOptions = {}): string {
+    options.generation ??= this.#handle.current().generation;
+    return `${super.getName(options)}:generation ${options.generation}`;
+  }
+
+  /** One that was busy during the rotation ends with its request. */
+  override keepSocketAlive(socket: Duplex): boolean {
+    if (this.#generations.get(socket) !== this.#handle.current().generation) return false;
+    // It gives a boolean, whatever its type says.
+    return super.keepSocketAlive(socket) as unknown as boolean;
   }
 
   override destroy(): void {
