@@ -49,15 +49,14 @@ export class OwnInstance {
   beat(): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#withdrawn) return;
-      if (!this.isCurrent) return this.#put(this.#record);
       try {
         await this.#pass();
       } catch (error) {
         if (!isNotFound(error)) throw error;
         // Consul has lost it, or has waited too long for a heartbeat and removed it.
         this.#generation = 0;
-        await this.#put(this.#record);
       }
+      if (!this.isCurrent) await this.#put(this.#record);
     });
   }
 
