@@ -40,9 +40,15 @@ export async function excessOf(requests: ConsulRequests, token: string, path: st
   const permissions = excessive.map(([permission]) =>
     named.has(permission.resource) ? { ...permission, segment } : permission,
   );
-  const allowed = await requests.allowed(token, permissions);
+  const allowed = await requests.allowed(token, permissions).catch(translate);
   const found = excessive.filter((_, index) => allowed[index]).map(([, says]) => says);
   return found.length > 0 ? [tooPowerful(path, `the token may ${found.join(', ')}`)] : [];
+}
+
+/** The first request was answered by the leader, this one by the server itself: a new token may not have reached it yet. */
+function translate(error: unknown): never {
+  if (!(error instanceof CallError && error.code === Status.UNAUTHENTICATED)) throw error;
+  throw new CallError('UNAVAILABLE', 'this Consul server does not know the token yet');
 }
 
 const fix = 'turn ACLs on with default_policy "deny"';

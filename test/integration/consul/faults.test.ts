@@ -80,9 +80,10 @@ describe('registry.consul() under faults', function () {
     const running = await launch({ owners: 4, owner: { address }, reader: { address } });
 
     proxy.resetEvery(50);
-    for (let n = 1; n <= 250; n++) {
-      await Promise.all(running.records.map((_, i) => running.change(i, { metadata: { n: String(n) } })));
-    }
+    const changing = running.records.map(async (_, i) => {
+      for (let n = 1; n <= 250; n++) await running.change(i, { metadata: { n: String(n) } });
+    });
+    await Promise.all(changing);
     proxy.resetEvery(undefined);
 
     printRecovery('resets every 50 ms under 1,000 changes', await running.complete());

@@ -1,15 +1,11 @@
-import assert from 'node:assert/strict';
-import { Agent } from 'node:https';
 import { type RegistrySession, secret, type TlsSource } from '@sallyport/core';
 import type { Clock } from '@sallyport/core/spi';
 import { type Authority, createAuthority } from '@sallyport/pki';
 import { type ConsulRegistryOptions, consul, consulPolicy } from '@sallyport/registry-consul';
 import { IssuedSource } from '@sallyport/testing';
-import { eventually } from '../../support/eventually.js';
 import { contextOf, RecordedEvents } from '../../support/registry-context.js';
 import type { ConsulToken } from '../../support/servers/consul-acl.js';
 import { ConsulServer, type ConsulServerOptions } from '../../support/servers/consul-server.js';
-import { httpsRequest } from '../../support/servers/https-request.js';
 
 /** A token that can be exchanged, as the file of a secret is. */
 export class RotatingToken {
@@ -64,9 +60,7 @@ export class ConsulWorld implements AsyncDisposable {
 
   async tokenFor(service: string, policy = consulPolicy(service)): Promise<ConsulToken> {
     await this.server.acl.policy(service, policy);
-    const token = await this.server.acl.token({ policies: [service] });
-    await this.#untilKnown(token);
-    return token;
+    return await this.server.acl.token({ policies: [service] });
   }
 
   /** Options for a registry object of its own, as each process has one. */
@@ -89,21 +83,6 @@ export class ConsulWorld implements AsyncDisposable {
     const session = await consul(this.optionsFor(tls, token, parts)).open(context);
     this.#sessions.push(session);
     return { session, events, token, tls };
-  }
-
-  /** A follower does not know a new token before the entry of the leader's log has reached it. */
-  async #untilKnown({ secretId }: ConsulToken): Promise<void> {
-    if (this.server.addresses.length === 1) return;
-    const { certificatePem: cert, privateKeyPem: key } = this.authority.issue({ id: 'spiffe://test.example/svc/test' });
-    const agent = new Agent({ ca: this.authority.bundlePem, cert, key });
-    for (const address of this.server.addresses) {
-      const url = `${address}/v1/acl/token/self`;
-      await eventually(async () => {
-        const { status } = await httpsRequest({ method: 'GET', url, agent, headers: { 'x-consul-token': secretId } });
-        assert.equal(status, 200);
-      });
-    }
-    agent.destroy();
   }
 
   /** Ends the sessions, so that the next test finds none. */
