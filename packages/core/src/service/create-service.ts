@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { Authorizer } from '../authorization/decide.js';
 import { toRuleSource } from '../authorization/rule-source.js';
+import { Backoff } from '../backoff.js';
 import { type Clock, systemClock } from '../clock.js';
 import type { Client } from '../contract/client-types.js';
 import type { AnyContract } from '../contract/contract.js';
 import type { Handlers } from '../contract/handlers.js';
 import { type ContractSource, contractOf } from '../contract/service-definition.js';
-import { CallError, UsageError } from '../errors.js';
+import { CallError, Status, UsageError } from '../errors.js';
 import { consoleLogger } from '../events/console-logger.js';
 import { EventBus, type EventListener } from '../events/event-bus.js';
 import type { EventType } from '../events/events.js';
@@ -49,8 +50,9 @@ export interface Service {
   on(type: '*', listener: EventListener): () => void;
   /**
    * Validates everything, binds, registers, becomes ready. All or nothing: when it rejects, nothing is bound or registered.
-   * Rejects with InsecureConfigurationError (every violation at once), CallError (the address or the registry cannot be had) or
-   * UsageError (started twice).
+   * A registry that is out of reach is no reason to reject: the service then listens, is not ready, says so, and becomes ready
+   * as soon as it could register. Rejects with InsecureConfigurationError (every violation at once), CallError (the address
+   * cannot be had, the registry refuses) or UsageError (started twice).
    */
   start(): Promise<void>;
   /** Drains, deregisters, closes; bounded by the drain options. Twice, or before `start`, is harmless. */
@@ -182,7 +184,6 @@ class ServiceInstance implements Service {
       const running = await this.#open(tls);
       await this.#listen(tls);
       await this.#register(running);
-      this.#become('ready');
       this.#readiness.start();
       this.#opened.push(() => this.#readiness.stop());
     } catch (error) {
@@ -291,7 +292,7 @@ class ServiceInstance implements Service {
 
   async #register({ session, tls }: Running): Promise<void> {
     const listener = this.#listener;
-    if (!listener) return;
+    if (!listener) return this.#become('ready');
     const { version, metadata, zone, weight } = this.#options();
     const record: InstanceRecord = {
       id: this.instanceId,
@@ -305,10 +306,43 @@ class ServiceInstance implements Service {
       state: 'ready',
       contracts: [...this.#contracts.keys()],
     };
-    await session.register(record);
+    if (await this.#publish(session, record)) return;
+    const stopping = new AbortController();
+    this.#opened.push(() => stopping.abort());
+    void this.#keepPublishing(session, record, stopping.signal);
+  }
+
+  /** False when the registry is out of reach. */
+  async #publish(session: RegistrySession, record: InstanceRecord): Promise<boolean> {
+    try {
+      await session.register(record);
+    } catch (error) {
+      if (isOutOfReach(error)) return false;
+      throw error;
+    }
     this.#record = record;
     this.#events.emit('instance-registered', { instance: record.id });
+    if (this.#state !== 'listening') return true;
     this.#become('registered');
+    this.#become('ready');
+    return true;
+  }
+
+  /** The cold start without a registry: nobody can find this instance yet, so there is time. */
+  async #keepPublishing(session: RegistrySession, record: InstanceRecord, stopping: AbortSignal): Promise<void> {
+    const backoff = new Backoff({ clock: this.#clock });
+    do {
+      await backoff.wait(stopping);
+    } while (!stopping.aborted && !(await this.#publish(session, record).catch((error) => this.#refused(error))));
+    this.#readiness.tell();
+  }
+
+  /** The registry is back and does not want us: for an operator to mend, e.g. by permitting it; so we keep asking. */
+  #refused(error: unknown): false {
+    const { kind: registry } = this.#options().registry;
+    const detail = error instanceof CallError ? error.message : 'registering failed';
+    this.#events.emit('registry-state', { registry, target: this.name, state: 'down', detail });
+    return false;
   }
 
   async #stop(): Promise<void> {
@@ -408,6 +442,10 @@ class ServiceInstance implements Service {
     this.#state = state;
     this.#events.emit('service-state', { from, to: state });
   }
+}
+
+function isOutOfReach(error: unknown): boolean {
+  return error instanceof CallError && (error.code === Status.UNAVAILABLE || error.code === Status.DEADLINE_EXCEEDED);
 }
 
 function ignore(): void {}
