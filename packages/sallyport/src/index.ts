@@ -1,4 +1,7 @@
 export * from '@sallyport/core';
+export { type ConsulPolicyOptions, type ConsulRegistryOptions, consulPolicy } from '@sallyport/registry-consul';
 export { type ClientOptions, client, type ServerLimits, type ServerOptions, server } from '@sallyport/transport-mtls';
 // Takes precedence over the one of core: with the transport that nearly everybody wants.
 export { createService, type SallyportServiceOptions } from './create-service.js';
+// Takes precedence over the one of core: with the registries that need a server.
+export { registry } from './registry.js';
