@@ -1,8 +1,8 @@
 import type { Registry, RegistryContext } from '@sallyport/core';
-import { InsecureConfigurationError, parseOptions, type Violation } from '@sallyport/core/spi';
+import { InsecureConfigurationError, type Violation } from '@sallyport/core/spi';
 import { isOutOfReach } from './errors.js';
 import { Membership } from './membership.js';
-import { type EtcdRegistryOptions, optionsSchema, type ResolvedOptions } from './options.js';
+import { type EtcdRegistryOptions, parseEtcdOptions, type ResolvedOptions } from './options.js';
 import { EtcdSession } from './session.js';
 
 /**
@@ -11,7 +11,7 @@ import { EtcdSession } from './session.js';
  * object share one connection, and one watch for each service they call.
  */
 export function etcd(options: EtcdRegistryOptions): Registry {
-  const { value, violations } = parseOptions(optionsSchema, options, 'registry.etcd');
+  const { value, violations } = parseEtcdOptions(options);
   return value === undefined ? refusedRegistry(violations) : new EtcdRegistry(value);
 }
 

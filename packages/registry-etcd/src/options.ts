@@ -1,5 +1,13 @@
 import { exactly, type IdentityMatcher, parseSpiffeId, type Secret, type TlsSource } from '@sallyport/core';
-import { durationMs, isSecret, limit } from '@sallyport/core/spi';
+import {
+  durationMs,
+  isSecret,
+  limit,
+  type ParsedOptions,
+  parseOptions,
+  type Violation,
+  violation,
+} from '@sallyport/core/spi';
 import { z } from 'zod';
 import { type EtcdEndpoint, endpointOf } from './endpoint.js';
 
@@ -53,6 +61,21 @@ export interface EtcdRetry {
   readonly maxBackoffMs?: number;
 }
 
+const PATH = 'registry.etcd';
+
+/** Never throws; see `parseOptions`. */
+export function parseEtcdOptions(options: unknown): ParsedOptions<ResolvedOptions> {
+  const { value, violations } = parseOptions(optionsSchema, options, PATH);
+  return { value, violations: violations.map(named) };
+}
+
+/** A password in an endpoint has a name of its own. */
+function named(found: Violation): Violation {
+  return found.id === 'secret-literal' && found.path.startsWith(`${PATH}.endpoints`)
+    ? violation('registry-url-credentials', found.path)
+    : found;
+}
+
 const endpoint = z.string().transform((text, context): EtcdEndpoint => {
   const parsed = endpointOf(text);
   if (!('problem' in parsed)) return parsed;
@@ -69,7 +92,7 @@ const expectedIdentity = z.string().transform((text, context): IdentityMatcher =
   }
 });
 
-export const optionsSchema = z
+const optionsSchema = z
   .strictObject({
     endpoints: z.array(endpoint).min(1, 'expected at least one endpoint').max(32, 'more than 32 endpoints'),
     secure: z.custom<true>((value) => value === true, {
