@@ -175,8 +175,15 @@ export class CatalogueFollower {
     const turned = (this.#problem === undefined) !== (problem === undefined);
     this.#problem = problem;
     if (!turned) return;
-    const event = this.#stateEvent(problem ?? 'Consul answers again');
-    for (const feed of this.#feeds) feed.push(event);
+    const detail = problem ?? 'Consul answers again';
+    for (const feed of this.#feeds) feed.push(this.#stateEvent(detail));
+    // Readers hear nothing before their first snapshot; an operator should.
+    if (this.state === 'down') this.#report(detail);
+  }
+
+  #report(detail: string): void {
+    const { events } = this.#connection.context;
+    events.emit('registry-state', { registry: 'consul', target: this.#service, state: 'down', detail });
   }
 
   #stateEvent(detail: string): RegistryEvent {
