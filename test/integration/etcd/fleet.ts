@@ -23,6 +23,7 @@ export class Fleet {
   readonly view: RegistryView;
   readonly #world: EtcdWorld;
   readonly #records = new Map<number, InstanceRecord>();
+  readonly #gone = new Map<number, string>();
   #fewest = Number.POSITIVE_INFINITY;
 
   static async launch(world: EtcdWorld, service: string, parts: FleetOptions = {}): Promise<Fleet> {
@@ -78,12 +79,21 @@ export class Fleet {
   }
 
   async leave(index: number): Promise<void> {
-    await this.owners[index]?.session.deregister(this.recordOf(index).id);
+    const { id } = this.recordOf(index);
+    this.#gone.set(index, id);
     this.#records.delete(index);
+    await this.owners[index]?.session.deregister(id);
   }
 
   async come(index: number): Promise<void> {
     await this.owners[index]?.session.register(this.#made(index));
+  }
+
+  /** Registers the instance as it should be, or sees to it that it is gone: for when it is not known what became of it. */
+  async insist(index: number): Promise<void> {
+    const [owner, record, gone] = [this.owners[index], this.#records.get(index), this.#gone.get(index)];
+    if (gone) await owner?.session.deregister(gone);
+    if (record) await owner?.session.register(record);
   }
 
   has(index: number): boolean {
