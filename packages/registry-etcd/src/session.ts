@@ -75,14 +75,16 @@ export class EtcdSession implements RegistrySession {
     if (own?.record.service !== record.service) {
       throw new CallError('NOT_FOUND', `this participant has not registered ${record.id}`);
     }
-    await own.publish(record);
+    // Who leaves does not wait long for a registry that hangs: its lease passes.
+    if (record.state === 'draining') await this.#inTime(own.publish(record));
+    else await own.publish(record);
   }
 
   async deregister(id: string): Promise<void> {
     const own = this.#own.get(id);
     this.#own.delete(id);
     this.#problems.delete(id);
-    await own?.withdraw();
+    if (own) await this.#inTime(own.withdraw());
   }
 
   async list(service: string, { signal }: { signal?: AbortSignal } = {}): Promise<readonly InstanceRecord[]> {
@@ -122,10 +124,25 @@ export class EtcdSession implements RegistrySession {
     const own = [...this.#own.values()];
     this.#own.clear();
     // What cannot be withdrawn in time passes with its lease.
-    const withdrawn = Promise.allSettled(own.map((registration) => registration.withdraw()));
-    await within(this.#membership.options.timeouts.closeMs, withdrawn);
+    await Promise.allSettled(own.map((registration) => this.#inTime(registration.withdraw())));
     this.#membership.leave(this.#context);
     await this.#onClose();
+  }
+
+  /** Rejects with DEADLINE_EXCEEDED after `closeMs`; the work is left to itself. */
+  async #inTime(work: Promise<void>): Promise<void> {
+    const ms = this.#membership.options.timeouts.closeMs;
+    let timer: Timer | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = systemClock.after(ms, () =>
+        reject(new CallError('DEADLINE_EXCEEDED', `etcd did not confirm the end of an instance within ${ms} ms`)),
+      );
+    });
+    try {
+      await Promise.race([work, late]);
+    } finally {
+      timer?.cancel();
+    }
   }
 
   #registrationOf(record: InstanceRecord): Registration {
@@ -169,13 +186,4 @@ export class EtcdSession implements RegistrySession {
 
 function endedFeed(service: string): ChangeFeed {
   return new ChangeFeed({ service, snapshot: () => undefined, memberOf: [], signal: AbortSignal.abort() });
-}
-
-async function within(ms: number, work: Promise<unknown>): Promise<void> {
-  let timer: Timer | undefined;
-  const late = new Promise<void>((resolve) => {
-    timer = systemClock.after(ms, resolve);
-  });
-  await Promise.race([work, late]);
-  timer?.cancel();
 }
