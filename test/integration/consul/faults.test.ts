@@ -80,7 +80,7 @@ describe('registry.consul() under faults', function () {
     const running = await launch({ owners: 4, owner: { address }, reader: { address } });
 
     proxy.resetEvery(50);
-    const changing = running.records.map(async (_, i) => {
+    const changing = running.owners.map(async (_, i) => {
       for (let n = 1; n <= 250; n++) await running.change(i, { metadata: { n: String(n) } });
     });
     await Promise.all(changing);

@@ -27,7 +27,8 @@ export class Fleet {
   readonly owners: readonly Participant[];
   readonly reader: Participant;
   readonly view: RegistryView;
-  #records: InstanceRecord[];
+  readonly #records = new Map<number, InstanceRecord>();
+  readonly #gone = new Map<number, string>();
 
   static async launch(world: ConsulWorld, service: string, parts: FleetOptions = {}): Promise<Fleet> {
     const options = { ...quick };
@@ -41,7 +42,7 @@ export class Fleet {
       options: { ...options, ...parts.reader?.options },
     });
     const fleet = new Fleet(service, owners, reader);
-    await Promise.all(fleet.#records.map((record, i) => owners[i]?.session.register(record)));
+    await Promise.all(owners.map((_, index) => fleet.come(index)));
     await fleet.complete();
     return fleet;
   }
@@ -50,7 +51,6 @@ export class Fleet {
     this.service = service;
     this.owners = owners;
     this.reader = reader;
-    this.#records = owners.map(() => instanceOf(service));
     this.view = followService({
       service,
       session: reader.session,
@@ -61,28 +61,41 @@ export class Fleet {
     });
   }
 
-  get records(): readonly InstanceRecord[] {
-    return this.#records;
+  async come(index: number): Promise<void> {
+    const record = instanceOf(this.service);
+    this.#records.set(index, record);
+    await this.owners[index]?.session.register(record);
   }
 
   /** Changes one instance, as its owner. */
   async change(index: number, fields: Partial<InstanceRecord>): Promise<void> {
-    const { record, owner } = this.#member(index);
-    const changed = { ...record, ...fields };
-    await owner.session.update(changed);
-    this.#records = this.#records.with(index, changed);
+    const changed = { ...this.#recordOf(index), ...fields };
+    await this.owners[index]?.session.update(changed);
+    this.#records.set(index, changed);
   }
 
   async leave(index: number): Promise<void> {
-    const { record, owner } = this.#member(index);
-    await owner.session.deregister(record.id);
-    this.#records = this.#records.toSpliced(index, 1);
+    const { id } = this.#recordOf(index);
+    this.#gone.set(index, id);
+    this.#records.delete(index);
+    await this.owners[index]?.session.deregister(id);
+  }
+
+  /** Registers the instance as it should be, or sees to it that it is gone: for when it is not known what became of it. */
+  async insist(index: number): Promise<void> {
+    const [owner, record, gone] = [this.owners[index], this.#records.get(index), this.#gone.get(index)];
+    if (gone) await owner?.session.deregister(gone);
+    if (record) await owner?.session.register(record);
+  }
+
+  has(index: number): boolean {
+    return this.#records.has(index);
   }
 
   /** Resolves with the time it took, ms, until the reader knew exactly what is there: none wrong, none missing. */
   async complete(deadlineMs = 20_000): Promise<number> {
     const from = performance.now();
-    const expected = [...this.#records].sort(byId);
+    const expected = [...this.#records.values()].sort(byId);
     await eventually(() => {
       assert.deepEqual(plain(this.view.instances()), plain(expected));
       assert.equal(this.view.state, 'fresh');
@@ -108,10 +121,10 @@ export class Fleet {
     }
   }
 
-  #member(index: number): { record: InstanceRecord; owner: Participant } {
-    const [record, owner] = [this.#records[index], this.owners[index]];
-    assert.ok(record && owner);
-    return { record, owner };
+  #recordOf(index: number): InstanceRecord {
+    const record = this.#records.get(index);
+    assert.ok(record, `instance ${index} is not there`);
+    return record;
   }
 }
 
