@@ -25,6 +25,20 @@ describe('examples', function () {
     assert.match(stdout, /web calls auth itself: PERMISSION_DENIED/);
   });
 
+  describe('03-consul', () => {
+    requireServers('consul-1.8.7');
+
+    it('finds a service in Consul, and refuses a foreign name and a management token', async () => {
+      const { code, stdout, stderr } = await example('03-consul/run.js');
+
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /^service "stock" \{\n {2}policy = "read"\n\}$/m);
+      assert.match(stdout, /^shop found stock in Consul: 4 gates$/m);
+      assert.match(stdout, /^registering stock with the token of shop: PERMISSION_DENIED$/m);
+      assert.match(stdout, /^refused: registry-credential-too-powerful, the token is a management token$/m);
+    });
+  });
+
   describe('04-etcd', () => {
     requireServers('etcd-3.5', 'etcdctl-3.5');
 
