@@ -59,7 +59,7 @@ export interface ConsulTimeouts {
 export interface ConsulRetry {
   /** After the first failure, ms. Default 100. Doubles with each, and is jittered. */
   readonly firstMs?: number;
-  /** The longest, ms. Default 5,000. */
+  /** The longest, ms. Default 1,000: that is how soon one is up to date after Consul has come back. */
   readonly maxMs?: number;
 }
 
@@ -144,7 +144,7 @@ const schema = z.strictObject({
   retry: z
     .strictObject({
       firstMs: durationMs({ max: 60_000 }).default(100),
-      maxMs: durationMs({ max: 600_000 }).default(5000),
+      maxMs: durationMs({ max: 600_000 }).default(1000),
     })
     .prefault({}),
   healthCheck: healthCheck.prefault({}),

@@ -39,8 +39,9 @@ export class OwnInstance {
 
   /** Rejects with ALREADY_EXISTS when it is somebody else's, INVALID_ARGUMENT when it does not fit, UNAVAILABLE. */
   publish(record: InstanceRecord): Promise<void> {
+    const { timeouts } = this.#options.connection.options;
     return this.#inTurn(async () => {
-      await this.#retrying(() => this.#put(record));
+      await this.#retrying(timeouts.operationMs, () => this.#put(record));
       this.#record = record;
     });
   }
@@ -62,10 +63,12 @@ export class OwnInstance {
 
   /** Rejects when Consul could not be told; the heartbeat has ended all the same. */
   withdraw(): Promise<void> {
+    const { timeouts } = this.#options.connection.options;
     this.#withdrawn = true;
     return this.#inTurn(async () => {
       if (this.#generation === 0) return;
-      await this.#retrying(() => this.#remove());
+      // It expires anyway: not worth a long wait at the end of a process.
+      await this.#retrying(timeouts.requestMs, () => this.#remove());
       this.#generation = 0;
     });
   }
@@ -124,12 +127,12 @@ export class OwnInstance {
   }
 
   /** All of these may be done twice, so a broken connection costs a retry, no more. */
-  async #retrying(operation: () => Promise<void>): Promise<void> {
+  async #retrying(forMs: number, operation: () => Promise<void>): Promise<void> {
     const { connection, closing } = this.#options;
     const { clock } = connection.context;
-    const { retry, timeouts } = connection.options;
-    const backoff = new Backoff({ clock, ...retry, maxMs: Math.min(retry.maxMs, timeouts.operationMs / 4) });
-    const giveUpAt = performance.now() + timeouts.operationMs;
+    const { retry } = connection.options;
+    const backoff = new Backoff({ clock, ...retry, maxMs: Math.min(retry.maxMs, forMs / 4) });
+    const giveUpAt = performance.now() + forMs;
     for (;;) {
       try {
         return await operation();

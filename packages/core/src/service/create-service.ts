@@ -64,6 +64,9 @@ export function createService(options: ServiceOptions): Service {
   return new ServiceInstance(parseServiceOptions(options), options);
 }
 
+/** How long after its return a registry learns of those that started without it, at most; ms. */
+const COLD_START_RETRY_MS = 1000;
+
 interface Running {
   readonly tls: TlsHandle;
   readonly session: RegistrySession;
@@ -330,7 +333,7 @@ class ServiceInstance implements Service {
 
   /** The cold start without a registry: nobody can find this instance yet, so there is time. */
   async #keepPublishing(session: RegistrySession, record: InstanceRecord, stopping: AbortSignal): Promise<void> {
-    const backoff = new Backoff({ clock: this.#clock });
+    const backoff = new Backoff({ clock: this.#clock, maxMs: COLD_START_RETRY_MS });
     do {
       await backoff.wait(stopping);
     } while (!stopping.aborted && !(await this.#publish(session, record).catch((error) => this.#refused(error))));
