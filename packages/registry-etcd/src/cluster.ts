@@ -5,7 +5,7 @@ import { Backoff, type EventSink, rememberSecret, systemClock, type TlsHandle } 
 import { authenticate, type Method } from './api/messages.js';
 import { type AnswerListener, type CloseStream, Connection } from './connection.js';
 import { describeEndpoint, type EtcdEndpoint } from './endpoint.js';
-import { isOutOfReach, isUnauthenticated } from './errors.js';
+import { hasCode, isOutOfReach, isUnauthenticated } from './errors.js';
 import { handshake, ServerRefusedError } from './handshake.js';
 import type { ResolvedOptions } from './options.js';
 
@@ -45,11 +45,17 @@ export class Cluster {
     return this.#options.auth?.username ?? commonName(this.#tls.current().leaf.subject);
   }
 
-  /** One attempt. Rejects with CallError: UNAVAILABLE or DEADLINE_EXCEEDED when the next attempt may succeed. */
+  /** One attempt at each member. Rejects with CallError: UNAVAILABLE or DEADLINE_EXCEEDED when a later one may succeed. */
   async ask<Q, A>(method: Method<Q, A>, request: Q, timeoutMs = this.#options.timeouts.requestMs): Promise<A> {
-    const answer = await this.#loggedIn((connection, token) => connection.unary(method, request, token, timeoutMs));
-    this.#inContact = true;
-    return answer;
+    for (let left = this.#options.endpoints.length - 1; ; left--) {
+      try {
+        const answer = await this.#loggedIn((connection, token) => connection.unary(method, request, token, timeoutMs));
+        this.#inContact = true;
+        return answer;
+      } catch (error) {
+        if (left <= 0 || !hasCode(error, 'UNAVAILABLE')) throw error;
+      }
+    }
   }
 
   /** Asks until it is answered, on all endpoints in turn. Rejects with the last failure when the time for it is up. */
