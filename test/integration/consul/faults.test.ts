@@ -10,7 +10,7 @@ import { Fleet, printRecovery } from './fleet.js';
 import { ConsulWorld, RotatingToken } from './world.js';
 
 describe('registry.consul() under faults', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   requireServers('consul-1.8.7');
   let world: ConsulWorld;
   let fleet: Fleet | undefined;
