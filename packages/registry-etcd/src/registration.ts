@@ -35,6 +35,8 @@ export class Registration {
   /** The revision of our last put, as far as we know; 0: there is none. */
   #modifiedAt = 0;
   #turn: Promise<unknown> = Promise.resolve();
+  /** Writers at work or waiting for their turn. */
+  #writing = 0;
   #alive = false;
 
   constructor(record: InstanceRecord, options: RegistrationOptions) {
@@ -45,7 +47,8 @@ export class Registration {
     this.#backoff = new Backoff({
       clock: options.clock,
       firstMs: retry.firstBackoffMs,
-      maxMs: Math.min(retry.maxBackoffMs, leaseTtlMs / 3),
+      // Many attempts must fit into the life of a lease.
+      maxMs: Math.min(retry.maxBackoffMs, leaseTtlMs / 15),
     });
   }
 
@@ -93,7 +96,7 @@ export class Registration {
       if (signal.aborted) return;
       const before = problem;
       try {
-        await this.#inTurn(() => this.#beat());
+        await this.#beat();
         problem = undefined;
         this.#backoff.reset();
       } catch (error) {
@@ -103,16 +106,25 @@ export class Registration {
     }
   }
 
-  /** Prolongs the lease and looks whether the key is still ours; what is gone is put again. */
+  /**
+   * Prolongs the lease, also while an update is on its way, and looks whether the key is still ours; what is gone is put
+   * again.
+   */
   async #beat(): Promise<void> {
-    if (this.#closing.signal.aborted) return;
     const { cluster, options } = this.#options;
     const timeoutMs = Math.min(options.timeouts.requestMs, Math.floor(options.leaseTtlMs / 3));
     const ask: Ask = (method, request) => cluster.ask(method, request, timeoutMs);
-    if (this.#lease !== undefined) {
-      const { ttl } = await ask(leaseKeepAlive, { id: this.#lease });
-      if (ttl === 0) this.#lease = undefined;
+    const id = this.#lease;
+    if (id !== undefined) {
+      const { ttl } = await ask(leaseKeepAlive, { id });
+      if (ttl === 0 && this.#lease === id) this.#lease = undefined;
     }
+    // Whoever is writing finds out for himself.
+    if (this.#writing === 0) await this.#inTurn(() => this.#confirm(ask));
+  }
+
+  async #confirm(ask: Ask): Promise<void> {
+    if (this.#closing.signal.aborted) return;
     if (this.#lease !== undefined) {
       const { items } = await ask(range, { key: this.#key, keysOnly: true });
       if (items[0]?.lease === this.#lease && items[0].modRevision === this.#modifiedAt) return;
@@ -137,6 +149,11 @@ export class Registration {
         }
         if (found && ownerOf(found.value) !== owner) throw new TakenError(record.id);
         this.#modifiedAt = found?.modRevision ?? 0;
+        // It was put, but the answer was lost.
+        if (found?.lease === lease && found.value.equals(value)) {
+          this.#record = record;
+          return;
+        }
       } catch (error) {
         if (error instanceof TakenError) await this.#giveBack(lease);
         if (!hasCode(error, 'NOT_FOUND')) throw error;
@@ -167,7 +184,8 @@ export class Registration {
 
   /** One at a time: a heartbeat must not write again what is being withdrawn. */
   #inTurn<T>(task: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(task);
+    this.#writing++;
+    const result = this.#turn.then(task).finally(() => this.#writing--);
     this.#turn = result.catch(() => undefined);
     return result;
   }
