@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Exit, runNode, startNode } from '../support/child.js';
 import { root } from '../support/repository.js';
+import { requireServers } from '../support/servers/programs.js';
 
 describe('examples', function () {
   this.timeout(60_000);
@@ -23,6 +24,36 @@ describe('examples', function () {
     assert.match(stdout, /found: Alan Turing/);
     assert.match(stdout, /a wrong session: UNAUTHENTICATED/);
     assert.match(stdout, /web calls auth itself: PERMISSION_DENIED/);
+  });
+
+  describe('03-consul', () => {
+    requireServers('consul-1.8.7');
+
+    it('finds a service in Consul, and refuses a foreign name and a management token', async () => {
+      const { code, stdout, stderr } = await example('03-consul/run.js');
+
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /^service "stock" \{\n {2}policy = "read"\n\}$/m);
+      assert.match(stdout, /^shop found stock in Consul: 4 gates$/m);
+      assert.match(stdout, /^registering stock with the token of shop: PERMISSION_DENIED$/m);
+      assert.match(stdout, /^refused: registry-credential-too-powerful, the token is a management token$/m);
+    });
+  });
+
+  describe('04-etcd', () => {
+    requireServers('etcd-3.5', 'etcdctl-3.5');
+
+    it('finds a service in etcd, and does not start with the credential of root', async () => {
+      const { code, stdout, stderr } = await example('04-etcd/run.js');
+
+      assert.equal(code, 0, stderr);
+      assert.match(
+        stdout,
+        /^etcdctl role grant-permission sallyport-shop read --prefix \/sallyport\/v1\/services\/stock\/$/m,
+      );
+      assert.match(stdout, /^shop found stock in etcd: 4 gates$/m);
+      assert.match(stdout, /^refused: registry-credential-too-powerful, the user root may do everything in etcd$/m);
+    });
   });
 
   it('the demo keeps every promise it makes', async () => {

@@ -1,3 +1,5 @@
+import { randomNumbers } from './random.js';
+
 export interface MutationOptions {
   readonly count: number;
   /** The same seed gives the same mutations; printed, so that a failure can be repeated. */
@@ -30,15 +32,4 @@ function mutated(bytes: Buffer, random: (below: number) => number): Buffer {
     default:
       return Buffer.concat([before, bytes.subarray(at, at + random(16)), bytes.subarray(at)]);
   }
-}
-
-/** mulberry32: small, and good enough to choose where to hurt. */
-function randomNumbers(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % Math.max(1, below);
-  };
 }

@@ -6,7 +6,6 @@ import {
   allow,
   catalogue,
   InsecureConfigurationError,
-  registry,
   rules,
   type Service,
   type ServiceClientOptions,
@@ -16,7 +15,7 @@ import {
   type ViolationId,
 } from '@sallyport/core';
 import { type Authority, createAuthority, type IdentityFiles } from '@sallyport/pki';
-import { createService, server } from 'sallyport';
+import { createService, registry, server } from 'sallyport';
 import { Echo } from '../support/echo.js';
 import { freePort, isListening } from '../support/free-port.js';
 import { root } from '../support/repository.js';
@@ -107,8 +106,24 @@ function at(path: string, configure: Case['configure']): Case {
   return { path, configure };
 }
 
+/** What only a running registry can tell, with the tests that show it there. */
+const shownElsewhere = {
+  'registry-credential-too-powerful': ['integration/consul/security.test.ts', 'integration/etcd/security.test.ts'],
+} as const;
+
+/** A Consul registry as `service.registry`, with an option that is wrong. Nobody is asked: options are judged first. */
+function consul(at: Place, wrong: object): Configuration {
+  const good = {
+    address: 'https://127.0.0.1:8501',
+    secure: true,
+    tls: tls.fromFiles(at.files),
+    token: secret.env('PATH'),
+  };
+  return { service: { registry: registry.consul({ ...good, ...wrong } as never) } };
+}
+
 /** For every violation a configuration that has it. */
-const cases: Readonly<Record<ViolationId, Case>> = {
+const cases: Readonly<Record<Exclude<ViolationId, keyof typeof shownElsewhere>, Case>> = {
   'env-tls-verification-off': at('NODE_TLS_REJECT_UNAUTHORIZED', () => ({
     env: { NODE_TLS_REJECT_UNAUTHORIZED: '0' },
   })),
@@ -179,6 +194,11 @@ const cases: Readonly<Record<ViolationId, Case>> = {
   'server-wildcard-bind': at('server.address', ({ port }) => ({ server: { address: `0.0.0.0:${port}` } })),
   'registry-missing': at('service.registry', () => ({ service: { registry: undefined } })),
   'registry-insecure': at('registry.local.secure', () => ({ registry: { secure: false } })),
+  'registry-plaintext': at('registry.consul.address', (at) => consul(at, { address: 'http://127.0.0.1:8500' })),
+  'registry-anonymous': at('registry.consul.token', (at) => consul(at, { token: undefined })),
+  'registry-url-credentials': at('registry.consul.address', (at) =>
+    consul(at, { address: 'https://127.0.0.1:8501/?token=hunter2hunter2' }),
+  ),
   'registry-directory-exposed': at('registry.local.directory', ({ registry }) => {
     mkdirSync(registry);
     chmodSync(registry, 0o755);
@@ -214,7 +234,11 @@ describe('a configuration', () => {
   });
 
   it('T74 has a case here for every entry of the catalogue', () => {
-    assert.deepEqual(Object.keys(cases).sort(), Object.keys(catalogue).sort());
+    const shown = [...Object.keys(cases), ...Object.keys(shownElsewhere)];
+    assert.deepEqual(shown.sort(), Object.keys(catalogue).sort());
+    for (const [id, files] of Object.entries(shownElsewhere)) {
+      for (const file of files) assert.ok(readFileSync(join(root, 'test', file), 'utf8').includes(id));
+    }
   });
 
   it('T74 finds a section in the docs for every entry of the catalogue', () => {

@@ -1,6 +1,7 @@
 export { Authorizer, type Decision } from './authorization/decide.js';
 export { type RuleContext, type RuleHandle, toRuleSource } from './authorization/rule-source.js';
 export { type ParsedRule, type ParsedRules, parseRules } from './authorization/rules.js';
+export { Backoff, type BackoffOptions } from './backoff.js';
 export { type Clock, every, systemClock, type Timer } from './clock.js';
 export type { Codec } from './contract/contract.js';
 export { contractOf, type MethodsOf } from './contract/service-definition.js';

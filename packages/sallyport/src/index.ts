@@ -1,4 +1,14 @@
 export * from '@sallyport/core';
+export { type ConsulPolicyOptions, type ConsulRegistryOptions, consulPolicy } from '@sallyport/registry-consul';
+export {
+  type EtcdRegistryOptions,
+  type EtcdRole,
+  type EtcdRoleOptions,
+  type EtcdRolePermission,
+  etcdRole,
+} from '@sallyport/registry-etcd';
 export { type ClientOptions, client, type ServerLimits, type ServerOptions, server } from '@sallyport/transport-mtls';
 // Takes precedence over the one of core: with the transport that nearly everybody wants.
 export { createService, type SallyportServiceOptions } from './create-service.js';
+// Takes precedence over the one of core: with the registries that need a server.
+export { registry } from './registry.js';

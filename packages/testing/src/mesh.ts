@@ -15,7 +15,7 @@ export interface MeshOptions {
   readonly registry?: Registry;
 }
 
-/** Options of a service in a mesh: those of `createService`, with what the mesh supplies left out. */
+/** Options of a service in a mesh: those of `createService` without what the mesh supplies. `authorize` denies everybody by default. */
 export interface MeshServiceOptions
   extends Partial<Omit<ServiceOptions, 'name' | 'tls' | 'registry' | 'server' | 'client'>> {
   /** Options of its listener; it listens on a free port of loopback. */
@@ -47,7 +47,7 @@ export interface Mesh {
 }
 
 /**
- * Makes a mesh for one test: `const mesh = testing.mesh()`, and `await mesh.stop()` when it is over. Works with any test
+ * Makes a mesh for one test: `await using world = mesh()`, or `await world.stop()` when it is over. Works with any test
  * runner. The services in it are the real ones: what a rule denies in production it denies here.
  */
 export function mesh(options: MeshOptions = {}): Mesh {

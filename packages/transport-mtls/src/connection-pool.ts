@@ -79,7 +79,8 @@ export class Pool implements ConnectionPool {
   #connectionTo(target: ConnectTarget): PooledConnection {
     if (this.#closed) throw new CallError('UNAVAILABLE', 'the client is closed');
     const known = this.#connections.get(target.key);
-    if (known) return known;
+    if (known && !known.expired) return known;
+    if (known) this.#retire(known);
     const connection = new PooledConnection(target, this.#host, this.#options);
     this.#connections.set(target.key, connection);
     return connection;
@@ -139,7 +140,12 @@ class PooledConnection implements Connection {
   }
 
   get usable(): boolean {
-    return this.#channel.connected;
+    return this.#channel.connected && !this.expired;
+  }
+
+  /** The server's certificate has run out since: it must show a new one before it gets another call. */
+  get expired(): boolean {
+    return this.#peer !== undefined && this.#peer.notAfter <= Date.now();
   }
 
   /** Made with an identity that has been rotated since. */

@@ -116,7 +116,7 @@ function wildcardViolations(options: unknown): Violation[] {
 const NUMERIC_END = /(?:^|\.)(?:\d+|0x[0-9a-f]*)$/i;
 
 /** `host:port` or `[ipv6]:port`; undefined when it is neither. */
-export function parseAddress(text: string): Endpoint | undefined {
+function parseAddress(text: string): Endpoint | undefined {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/@]*)):(\d{1,5})$/.exec(text);
   if (!match) return undefined;
   const port = Number(match[3]);

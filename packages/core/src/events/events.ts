@@ -39,6 +39,10 @@ export interface EventMap {
   'call-rejected': { peer: string; method: string; status: StatusName; detail: string };
   'connection-closed-by-policy': { peer: string; reason: 'revoked' | 'abuse' | 'expired'; detail: string };
   'registry-record-refused': { target: string; instance: string; detail: string };
+  /** A credential that can do too much was let through, for the reason that the configuration gives. */
+  'registry-credential-too-powerful': { registry: string; credential: string; detail: string; reason: string };
+  /** Everything of this participant is registered with the new credential: the old one may be revoked. */
+  'registry-credential-rotated': { registry: string; credential: string };
   'configuration-refused': { violations: readonly Violation[] };
   // Certificates and rules
   rotated: { identity: string; serial: string; notAfter: number; generation: number };

@@ -17,6 +17,8 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   'call-rejected': 'info',
   'connection-closed-by-policy': 'warn',
   'registry-record-refused': 'warn',
+  'registry-credential-too-powerful': 'warn',
+  'registry-credential-rotated': 'info',
   'configuration-refused': 'error',
   rotated: 'info',
   'rotation-failed': 'error',

@@ -25,6 +25,10 @@ function sentence(event: SallyportEvent): string {
       return `closed the connection of ${event.peer}: ${event.reason} (${event.detail})`;
     case 'registry-record-refused':
       return `ignored record ${event.instance} of ${event.target}: ${event.detail}`;
+    case 'registry-credential-too-powerful':
+      return `uses ${event.credential} for the ${event.registry} registry although ${event.detail}; the reason given: ${event.reason}`;
+    case 'registry-credential-rotated':
+      return `the ${event.registry} registry knows the new ${event.credential}; the old one may be revoked`;
     case 'configuration-refused':
       return `refused to start: ${event.violations.map((v) => `${v.id} at ${v.path}`).join(', ')}`;
     case 'rotated':

@@ -172,6 +172,26 @@ const entries = {
     problem: 'the connection to the registry would not be encrypted and authenticated',
     fix: 'remove the option or set secure: true',
   },
+  'registry-plaintext': {
+    severity: 'critical',
+    problem: 'the address of the registry is not https://: credentials and records would travel in clear text',
+    fix: 'give an https:// address, for every server of the registry',
+  },
+  'registry-anonymous': {
+    severity: 'critical',
+    problem: 'the registry would be used without a credential; what everybody may do there, an attacker may do too',
+    fix: 'give a credential of this service alone as a Secret, e.g. token: secret.env("CONSUL_HTTP_TOKEN")',
+  },
+  'registry-url-credentials': {
+    severity: 'critical',
+    problem: 'the address of the registry holds credentials; addresses end up in logs and process lists',
+    fix: 'remove them from the address and give them as a Secret',
+  },
+  'registry-credential-too-powerful': {
+    severity: 'critical',
+    problem: 'the credential can do more in the registry than a service needs; whoever takes the process takes it all',
+    fix: 'give a credential of this service alone; the documentation of the registry has a template',
+  },
   'registry-directory-exposed': {
     severity: 'high',
     problem: 'others can read or write the registry folder',

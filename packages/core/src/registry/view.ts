@@ -1,4 +1,5 @@
-import { type Clock, systemClock, type Timer } from '../clock.js';
+import { Backoff } from '../backoff.js';
+import { type Clock, MAX_TIMER_MS, systemClock, type Timer } from '../clock.js';
 import { CallError } from '../errors.js';
 import type { EventSink } from '../events/events.js';
 import { type EndpointPolicy, endpointProblem } from './endpoint.js';
@@ -7,9 +8,6 @@ import type { InstanceRecord, RegistryEvent, RegistrySession, RegistryState } fr
 
 /** Bounds what a registry that went mad, or was taken over, can make this process hold. */
 const MAX_INSTANCES = 10_000;
-const FIRST_BACKOFF_MS = 100;
-const MAX_BACKOFF_MS = 5000;
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 export interface RegistryViewOptions {
   /** The called service. */
@@ -63,10 +61,12 @@ class LastKnownGood implements RegistryView {
   #version = 0;
   #state: RegistryState = 'down';
   #answered = false;
-  #backoffMs = FIRST_BACKOFF_MS;
+  readonly #backoff: Backoff;
 
   constructor(options: RegistryViewOptions) {
     this.#options = options;
+    const { clock, random } = options;
+    this.#backoff = new Backoff({ clock, ...(random ? { random } : {}) });
   }
 
   get service(): string {
@@ -102,7 +102,7 @@ class LastKnownGood implements RegistryView {
       this.#waiting.add(settle);
       signal?.addEventListener('abort', cancel);
       // Deadlines belong to the wire, so they pass in real time.
-      timer = systemClock.after(Math.min(Math.max(0, deadlineAt - Date.now()), LONGEST_TIMER_MS), () =>
+      timer = systemClock.after(Math.min(Math.max(0, deadlineAt - Date.now()), MAX_TIMER_MS), () =>
         settle(new CallError('DEADLINE_EXCEEDED', `the deadline passed while waiting for ${this.#subject()}`)),
       );
     });
@@ -125,7 +125,7 @@ class LastKnownGood implements RegistryView {
       const detail = await this.#watchOnce();
       if (signal.aborted) return;
       this.#turn(this.#answered ? 'stale' : 'down', detail);
-      await this.#backOff();
+      await this.#backoff.wait(signal);
     }
   }
 
@@ -151,7 +151,7 @@ class LastKnownGood implements RegistryView {
 
   #begin(): void {
     this.#answered = true;
-    this.#backoffMs = FIRST_BACKOFF_MS;
+    this.#backoff.reset();
     this.#turn('fresh', 'the registry answered');
     for (const settle of this.#waiting) settle();
   }
@@ -254,23 +254,6 @@ class LastKnownGood implements RegistryView {
         this.#options.events.emit('listener-failed', { event: 'registry view changed', detail });
       }
     }
-  }
-
-  /** Waits a random part of a time that doubles up to 5 s: a registry that comes back is not met by everybody at once. */
-  async #backOff(): Promise<void> {
-    const { clock, random = Math.random } = this.#options;
-    const { signal } = this.#closing;
-    const waitMs = this.#backoffMs * (0.5 + random() / 2);
-    this.#backoffMs = Math.min(MAX_BACKOFF_MS, this.#backoffMs * 2);
-    await new Promise<void>((resolve) => {
-      const timer = clock.after(waitMs, done);
-      function done() {
-        signal.removeEventListener('abort', done);
-        timer.cancel();
-        resolve();
-      }
-      signal.addEventListener('abort', done);
-    });
   }
 
   #subject(): string {

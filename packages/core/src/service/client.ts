@@ -77,7 +77,7 @@ class OutgoingCallState implements ClientCall, OutgoingCall {
 
   get metadata(): Metadata {
     // A copy: interceptors may add to it, and the caller's object is not theirs to change.
-    this.#metadata ??= Metadata.from(Object.fromEntries(grouped(Metadata.from(this.options.metadata))));
+    this.#metadata ??= copyOf(Metadata.from(this.options.metadata));
     return this.#metadata;
   }
 
@@ -116,10 +116,10 @@ class OutgoingCallState implements ClientCall, OutgoingCall {
   }
 }
 
-function grouped(metadata: Metadata): Map<string, (string | Uint8Array)[]> {
-  const groups = new Map<string, (string | Uint8Array)[]>();
-  for (const [key, value] of metadata) groups.set(key, [...(groups.get(key) ?? []), value]);
-  return groups;
+function copyOf(metadata: Metadata): Metadata {
+  const copy = new Metadata();
+  for (const [key, value] of metadata) copy.append(key, value);
+  return copy;
 }
 
 type Wire = (request: unknown, call: OutgoingCallState) => unknown;

@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { Authorizer } from '../authorization/decide.js';
 import { toRuleSource } from '../authorization/rule-source.js';
+import { Backoff } from '../backoff.js';
 import { type Clock, systemClock } from '../clock.js';
 import type { Client } from '../contract/client-types.js';
 import type { AnyContract } from '../contract/contract.js';
 import type { Handlers } from '../contract/handlers.js';
 import { type ContractSource, contractOf } from '../contract/service-definition.js';
-import { CallError, UsageError } from '../errors.js';
+import { CallError, Status, UsageError } from '../errors.js';
 import { consoleLogger } from '../events/console-logger.js';
 import { EventBus, type EventListener } from '../events/event-bus.js';
 import type { EventType } from '../events/events.js';
@@ -15,7 +16,6 @@ import { checkEnvironment } from '../policy/environment-guard.js';
 import { InsecureConfigurationError } from '../policy/insecure-configuration-error.js';
 import { type Violation, violation } from '../policy/violation.js';
 import { isLoopback } from '../registry/endpoint.js';
-import { isServiceName } from '../registry/record.js';
 import type { Endpoint, InstanceRecord, RegistrySession } from '../registry/registry.js';
 import { followService, type RegistryView } from '../registry/view.js';
 import { byVersion, byZone } from '../selector/filters.js';
@@ -49,8 +49,9 @@ export interface Service {
   on(type: '*', listener: EventListener): () => void;
   /**
    * Validates everything, binds, registers, becomes ready. All or nothing: when it rejects, nothing is bound or registered.
-   * Rejects with InsecureConfigurationError (every violation at once), CallError (the address or the registry cannot be had) or
-   * UsageError (started twice).
+   * A registry that is out of reach is no reason to reject: the service then listens, is not ready, says so, and becomes ready
+   * as soon as it could register. Rejects with InsecureConfigurationError (every violation at once), CallError (the address
+   * cannot be had, the registry refuses) or UsageError (started twice).
    */
   start(): Promise<void>;
   /** Drains, deregisters, closes; bounded by the drain options. Twice, or before `start`, is harmless. */
@@ -61,6 +62,9 @@ export interface Service {
 export function createService(options: ServiceOptions): Service {
   return new ServiceInstance(parseServiceOptions(options), options);
 }
+
+/** How long after its return a registry learns of those that started without it, at most; ms. */
+const COLD_START_RETRY_MS = 1000;
 
 interface Running {
   readonly tls: TlsHandle;
@@ -181,7 +185,6 @@ class ServiceInstance implements Service {
       const running = await this.#open(tls);
       await this.#listen(tls);
       await this.#register(running);
-      this.#become('ready');
       this.#readiness.start();
       this.#opened.push(() => this.#readiness.stop());
     } catch (error) {
@@ -205,30 +208,32 @@ class ServiceInstance implements Service {
     throw new InsecureConfigurationError(`service ${this.name}`, found);
   }
 
-  /** Opens the TLS source as soon as its own options allow it, so that a wrong identity stands in the same report. */
+  /** Opens the TLS source whatever else is wrong, so that a certificate of another service stands in the same report. */
   async #openIdentity(found: Violation[]): Promise<TlsHandle | undefined> {
-    const { value: options, template } = this.#parsed;
-    if (!options || !template || found.some(({ id, path }) => path.startsWith('tls') || id.startsWith('tls-')))
-      return undefined;
-    const tls = await options.tls.open({ events: this.#events, clock: this.#clock });
-    this.#opened.push(() => tls.close());
-    const mismatch = template && this.#identityMismatch(tls, template);
-    if (mismatch) found.push(mismatch);
-    return tls;
+    const { tls: source, template } = this.#parsed;
+    if (!source || !template) return undefined;
+    try {
+      const tls = await source.open({ events: this.#events, clock: this.#clock });
+      this.#opened.push(() => tls.close());
+      found.push(...this.#identityMismatch(tls, template));
+      return tls;
+    } catch (error) {
+      // Its violations stand in the report already.
+      if (error instanceof InsecureConfigurationError && found.length > 0) return undefined;
+      throw error;
+    }
   }
 
   /** Callers look for a service under the identity of its name; what only calls may have any that its callees' rules name. */
-  #identityMismatch(tls: TlsHandle, template: IdentityTemplate): Violation | undefined {
-    if (!this.#parsed.serves) return undefined;
+  #identityMismatch(tls: TlsHandle, template: IdentityTemplate): Violation[] {
+    const { serves, violations } = this.#parsed;
+    // Without a valid name there is no identity to expect.
+    if (!serves || violations.some(({ path }) => path === 'service.name')) return [];
     const { identity } = tls.current();
-    if (!isServiceName(this.name)) return undefined;
     const expected = template.idFor(identity.trustDomain, this.name);
-    if (expected.equals(identity)) return undefined;
-    return violation(
-      'identity-mismatch',
-      'service.tls',
-      `the certificate is for ${identity}, but ${this.name} is ${expected}`,
-    );
+    if (expected.equals(identity)) return [];
+    const problem = `the certificate is for ${identity}, but ${this.name} is ${expected}`;
+    return [violation('identity-mismatch', 'service.tls', problem)];
   }
 
   async #open(tls: TlsHandle): Promise<Running> {
@@ -266,15 +271,15 @@ class ServiceInstance implements Service {
         serveMethod(method, handlers[name] as AnyHandler, context),
       ),
     );
-    this.#listener = await server.listen({
+    const listener = await server.listen({
       service: this.name,
       tls,
       events: this.#events,
       clock: this.#clock,
       methods,
     });
-    const { close } = this.#listener;
-    this.#opened.push(close.bind(this.#listener));
+    this.#opened.push(() => listener.close());
+    this.#listener = listener;
     this.#become('listening');
   }
 
@@ -290,7 +295,7 @@ class ServiceInstance implements Service {
 
   async #register({ session, tls }: Running): Promise<void> {
     const listener = this.#listener;
-    if (!listener) return;
+    if (!listener) return this.#become('ready');
     const { version, metadata, zone, weight } = this.#options();
     const record: InstanceRecord = {
       id: this.instanceId,
@@ -304,10 +309,43 @@ class ServiceInstance implements Service {
       state: 'ready',
       contracts: [...this.#contracts.keys()],
     };
-    await session.register(record);
+    if (await this.#publish(session, record)) return;
+    const stopping = new AbortController();
+    this.#opened.push(() => stopping.abort());
+    void this.#keepPublishing(session, record, stopping.signal);
+  }
+
+  /** False when the registry is out of reach. */
+  async #publish(session: RegistrySession, record: InstanceRecord): Promise<boolean> {
+    try {
+      await session.register(record);
+    } catch (error) {
+      if (isOutOfReach(error)) return false;
+      throw error;
+    }
     this.#record = record;
     this.#events.emit('instance-registered', { instance: record.id });
+    if (this.#state !== 'listening') return true;
     this.#become('registered');
+    this.#become('ready');
+    return true;
+  }
+
+  /** The cold start without a registry: nobody can find this instance yet, so there is time. */
+  async #keepPublishing(session: RegistrySession, record: InstanceRecord, stopping: AbortSignal): Promise<void> {
+    const backoff = new Backoff({ clock: this.#clock, maxMs: COLD_START_RETRY_MS });
+    do {
+      await backoff.wait(stopping);
+    } while (!stopping.aborted && !(await this.#publish(session, record).catch((error) => this.#refused(error))));
+    this.#readiness.tell();
+  }
+
+  /** The registry is back and does not want us: for an operator to mend, e.g. by permitting it; so we keep asking. */
+  #refused(error: unknown): false {
+    const { kind: registry } = this.#options().registry;
+    const detail = error instanceof CallError ? error.message : 'registering failed';
+    this.#events.emit('registry-state', { registry, target: this.name, state: 'down', detail });
+    return false;
   }
 
   async #stop(): Promise<void> {
@@ -417,6 +455,10 @@ class ServiceInstance implements Service {
     this.#state = state;
     this.#events.emit('service-state', { from, to: state });
   }
+}
+
+function isOutOfReach(error: unknown): boolean {
+  return error instanceof CallError && (error.code === Status.UNAVAILABLE || error.code === Status.DEADLINE_EXCEEDED);
 }
 
 function ignore(): void {}

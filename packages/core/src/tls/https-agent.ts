@@ -13,6 +13,8 @@ export interface HttpsAgentOptions {
    * registries do whose certificates carry DNS names or addresses instead of SPIFFE IDs.
    */
   readonly expect?: IdentityMatcher;
+  /** With `expect`: the certificate must name the host as well. Default false. */
+  readonly alsoHostName?: boolean;
   /** Connections to one host. Default 16. */
   readonly maxSockets?: number;
 }
@@ -28,13 +30,15 @@ export function httpsAgent(handle: TlsHandle, options: HttpsAgentOptions = {}): 
 class FollowingAgent extends Agent {
   readonly #handle: TlsHandle;
   readonly #expect: IdentityMatcher | undefined;
+  readonly #alsoHostName: boolean;
   readonly #unsubscribe: () => void;
 
-  constructor(handle: TlsHandle, { expect, maxSockets = 16 }: HttpsAgentOptions) {
+  constructor(handle: TlsHandle, { expect, alsoHostName = false, maxSockets = 16 }: HttpsAgentOptions) {
     // A resumed session shows no certificate, and Node then skips the identity check.
     super({ keepAlive: true, maxSockets, maxCachedSessions: 0 });
     this.#handle = handle;
     this.#expect = expect;
+    this.#alsoHostName = alsoHostName;
     this.#unsubscribe = handle.onChange(() => this.#retire());
   }
 
@@ -48,7 +52,9 @@ class FollowingAgent extends Agent {
       ...(options as ConnectionOptions),
       ...clientTlsOptions(material, expect?.trustDomain ?? material.identity.trustDomain),
       checkServerIdentity: expect
-        ? (_host, certificate) => identityError(certificate, expect, material)
+        ? (host, certificate) =>
+            identityError(certificate, expect, material) ??
+            (this.#alsoHostName ? checkServerIdentity(host, certificate) : undefined)
         : checkServerIdentity,
     });
   }

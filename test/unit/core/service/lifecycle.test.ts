@@ -383,6 +383,30 @@ describe('the life of a service', () => {
       assert.deepEqual(await registered(shared), []);
     });
 
+    it('and names a certificate of another service beside everything else', async () => {
+      const service = greeter({ name: 'other', version: 'one' });
+
+      const error = await service.start().catch((reason) => reason);
+
+      assert.ok(error instanceof InsecureConfigurationError);
+      assert.deepEqual(error.violations.map(({ id, path }) => `${id} ${path}`).sort(), [
+        'identity-mismatch service.tls',
+        'option-invalid service.version',
+      ]);
+    });
+
+    it('and asks no identity of a service without a valid name', async () => {
+      const error = await greeter({ name: 'Not A Name' })
+        .start()
+        .catch((reason) => reason);
+
+      assert.ok(error instanceof InsecureConfigurationError);
+      assert.deepEqual(
+        error.violations.map(({ path }) => path),
+        ['service.name'],
+      );
+    });
+
     it('and says which factory makes what it was given by other means', async () => {
       const service = createService({
         ...optionsOf(registry.memory()),
