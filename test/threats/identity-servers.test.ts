@@ -4,6 +4,7 @@ import { grpcJsServer, impostors, nodeTlsServer } from '../support/attacks/impos
 import { assertFields } from '../support/attacks/stronghold.js';
 import { failureOf, traveller } from '../support/attacks/traveller.js';
 import { CANARY, TREASURE, Vault } from '../support/attacks/vault.js';
+import { echoWorld } from '../support/echo.js';
 import { forEachLane } from '../support/lanes.js';
 import { requireOpenssl } from '../support/openssl.js';
 
@@ -120,3 +121,18 @@ forEachLane((lane) => {
 function ranAnyway(): never {
   throw new Error('a handler ran');
 }
+
+describe('a server whose certificate expires', () => {
+  it('T06 gets no further call on a connection from before, and no new connection', async () => {
+    await using world = await echoWorld({ certificate: { ttlMs: 2000 } });
+    const refused: string[] = [];
+    world.web.on('server-identity-refused', ({ reason }) => refused.push(reason));
+    await world.client.say({ text: 'in time' });
+
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    const error = await failureOf(world.client.say({ text: 'too late' }));
+
+    assert.equal(error.status, 'UNAVAILABLE');
+    assert.deepEqual(refused, ['expired']);
+  });
+});
