@@ -38,6 +38,8 @@ export interface CallErrorOptions {
   readonly metadata?: Metadata;
   /** Structured details, sent as `google.rpc.Status` in `grpc-status-details-bin`. */
   readonly details?: readonly StatusDetail[];
+  /** For lanes: the status came from the other side. Default false. */
+  readonly received?: boolean;
 }
 
 /**
@@ -49,12 +51,18 @@ export class CallError extends Error {
   readonly code: StatusCode;
   readonly metadata: Metadata | undefined;
   readonly details: readonly StatusDetail[];
+  /**
+   * True for the answer of a called service, false for what this process decided. A handler that lets such an error through
+   * passes on its code and message, but not the metadata and details: those were meant for this service.
+   */
+  readonly received: boolean;
 
   constructor(code: StatusCode | StatusName, message: string, options: CallErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = typeof code === 'string' ? Status[code] : code;
     this.metadata = options.metadata;
     this.details = options.details ?? [];
+    this.received = options.received ?? false;
   }
 
   /** `PERMISSION_DENIED` for code 7, and so on. */

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { CallError, errorInfo, Status, type StatusName, statusName } from 'sallyport';
+import { CallError, errorInfo, Metadata, Status, type StatusName, statusName } from 'sallyport';
 import { forEachLane } from '../../support/lanes.js';
 import { all, failure } from './kit.js';
-import { type ProbeHandlers, world } from './probe.js';
+import { Probe, type ProbeHandlers, world } from './probe.js';
 
 const failures = (Object.keys(Status) as StatusName[]).filter((name) => name !== 'OK');
 
@@ -99,6 +99,30 @@ forEachLane(() => {
           details.map(({ typeUrl, value }) => [typeUrl, [...value]]),
         );
       }
+    });
+
+    it('passes on the code and message of an inner call, not its metadata and details', async () => {
+      const details = [errorInfo({ reason: 'INNER', domain: 'inner.test' })];
+      const metadata = Metadata.from({ 'x-inner': 'for this service only' });
+      let inner: CallError | undefined;
+      await using probe = await world({
+        ask: () => {
+          throw new CallError('NOT_FOUND', 'no such thing', { details, metadata });
+        },
+        async collect() {
+          const client = probe.probe.client(Probe, { service: 'probe' });
+          inner = await failure(client.ask({}), 'NOT_FOUND');
+          throw inner;
+        },
+      });
+
+      const outer = await failure(probe.client.collect([]), 'NOT_FOUND');
+
+      assert.equal(inner?.received, true);
+      assert.equal(inner.metadata?.get('x-inner'), 'for this service only');
+      assert.equal(outer.message, 'no such thing');
+      assert.deepEqual(outer.details, []);
+      assert.equal(outer.metadata?.get('x-inner'), undefined);
     });
 
     it('tells the caller nothing of a foreign error, and the log what it was', async () => {

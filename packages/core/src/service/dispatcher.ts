@@ -145,7 +145,8 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
     try {
       // A call that failed with status OK would look like one that succeeded.
       if (error instanceof CallError && error.code !== Status.OK) {
-        const { code, message, metadata, details } = error;
+        const { code, message, received } = error;
+        const { metadata, details } = received ? { metadata: undefined, details: [] } : error;
         incoming.finish({ code, message, trailers: fitting(metadata) ?? call.trailers, details });
         if (code !== Status.INTERNAL) return;
       } else {

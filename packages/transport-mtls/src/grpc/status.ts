@@ -35,6 +35,7 @@ export function toCallError(status: StatusObject): CallError {
   return new CallError(knownCode(status.code), status.details, {
     metadata: fromGrpc(status.metadata),
     details: bytes ? decodeStatusDetails(bytes) : [],
+    received: true,
   });
 }
 
