@@ -265,7 +265,9 @@ describe('the life of a service', () => {
       const service = greeter({ registry: shared, server: server({ address: `127.0.0.1:${port}` }) });
       const states = statesOf(service);
 
-      await assert.rejects(service.start(), { message: `cannot listen on 127.0.0.1:${port}: EADDRINUSE` });
+      await assert.rejects(service.start(), {
+        message: `cannot listen on 127.0.0.1:${port}: another program listens there (EADDRINUSE)`,
+      });
 
       assert.deepEqual(states, ['created', 'validated', 'stopped']);
       assert.deepEqual(await registered(shared), []);
@@ -300,12 +302,12 @@ describe('the life of a service', () => {
           async register(record) {
             port = record.endpoints[0]?.port ?? 0;
             assert.equal(await dial(port), 'accepted');
-            throw new CallError('UNAVAILABLE', 'no contact');
+            throw new CallError('PERMISSION_DENIED', 'not you');
           },
         })),
       });
 
-      await assert.rejects(service.start(), { message: 'no contact' });
+      await assert.rejects(service.start(), { message: 'not you' });
 
       assert.notEqual(port, 0);
       assert.equal(await dial(port), 'refused');
