@@ -18,7 +18,7 @@ export interface Panel {
 
 const PANEL = { width: 420, height: 340, left: 56, top: 40, right: 12, bottom: 44 };
 const LEGEND_WIDTH = 170;
-const COLOURS = ['#1b6ca8', '#d1495b', '#2e933c', '#edae49', '#6a4c93', '#00798c', '#8d5524', '#7d8597', '#c2185b'];
+const COLOURS = ['#1b6ca8', '#d1495b', '#2e933c', '#edae49', '#6a4c93', '#17becf', '#8d5524', '#7d8597', '#c2185b'];
 
 /** Panels side by side with one legend, as SVG. Both axes are logarithmic: what matters is how many times. */
 export function plot(panels: readonly Panel[]): string {

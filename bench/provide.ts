@@ -6,8 +6,15 @@ import type { PeerEntry } from './peers.js';
 
 export interface Provided {
   readonly subjects: readonly Subject[];
-  /** Peers that cannot be measured here, and why. */
-  readonly absent: readonly { readonly peer: string; readonly reason: string }[];
+  readonly absent: readonly Absent[];
+}
+
+/** A peer that cannot be measured here, and why. */
+export interface Absent {
+  readonly peer: string;
+  readonly reason: string;
+  /** What the program said that failed to fetch it: for this terminal only, it may name folders and addresses. */
+  readonly output: string;
 }
 
 /** What runs a peer that needs a newer Node than the one of the harness. */
@@ -19,36 +26,52 @@ const NEWER_NODE = '24';
  */
 export async function provide(entries: readonly PeerEntry[], nodeVersion: string | undefined): Promise<Provided> {
   const fetched = new Map<string, Promise<string>>();
-  const once = (script: string, ...args: string[]) => {
-    const key = [script, ...args].join(' ');
-    const running = fetched.get(key) ?? runScript(script, args);
-    fetched.set(key, running);
+  const once = (what: string, fetch: () => Promise<string>) => {
+    const running = fetched.get(what) ?? fetch();
+    fetched.set(what, running);
     return running;
   };
+  const packages = () => runScript('its packages could not be installed', 'bench-foreign.mjs');
+  const nodeOf = (version: string) =>
+    runScript(`Node ${version} could not be fetched`, 'test-matrix.mjs', '--print', version);
 
   const subjects: Subject[] = [];
-  const absent: { peer: string; reason: string }[] = [];
+  const absent: Absent[] = [];
   for (const { name, foreign, minNode = 0 } of entries) {
     try {
-      if (foreign) await once('bench-foreign.mjs');
+      if (foreign) await once('packages', packages);
       const version = nodeVersion ?? (minNode > ownMajor() ? NEWER_NODE : undefined);
-      const node = version === undefined ? undefined : await once('test-matrix.mjs', '--print', version);
+      const node = version === undefined ? undefined : await once(version, () => nodeOf(version));
       const program = new URL('rpc-process.js', import.meta.url);
       subjects.push({ name, program, roles: ['orders', 'web'], node });
     } catch (error) {
-      absent.push({ peer: name, reason: error instanceof Error ? error.message : 'unknown' });
+      if (!(error instanceof NotFetched)) throw error;
+      absent.push({ peer: name, reason: error.message, output: error.output });
     }
   }
   return { subjects, absent };
+}
+
+class NotFetched extends Error {
+  readonly output: string;
+
+  constructor(message: string, output: string) {
+    super(message);
+    this.output = output;
+  }
 }
 
 function ownMajor(): number {
   return Number(process.versions.node.split('.')[0]);
 }
 
-/** Resolves with what it printed. */
-async function runScript(script: string, args: readonly string[]): Promise<string> {
+/** Resolves with what it printed, rejects with NotFetched. */
+async function runScript(failure: string, script: string, ...args: readonly string[]): Promise<string> {
   const path = fileURLToPath(new URL(`../../scripts/${script}`, import.meta.url));
-  const { stdout } = await promisify(execFile)(process.execPath, [path, ...args], { timeout: 180_000 });
-  return stdout.trim();
+  try {
+    const { stdout } = await promisify(execFile)(process.execPath, [path, ...args], { timeout: 180_000 });
+    return stdout.trim();
+  } catch (error) {
+    throw new NotFetched(failure, String((error as { stderr?: unknown }).stderr ?? error).trim());
+  }
 }

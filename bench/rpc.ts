@@ -59,7 +59,8 @@ export async function benchRpc(options: RpcBenchOptions): Promise<void> {
   const chosenPeers = choose('peer', peers, options.peers, ({ name }) => name);
 
   const { subjects, absent } = await provide(chosenPeers, options.node);
-  for (const { peer, reason } of absent) onProgress(`left out: ${peer}: ${reason}`);
+  for (const { peer, reason, output } of absent) onProgress(`left out: ${peer}: ${reason}\n${output}`);
+  if (subjects.length === 0) throw new Error('There is no peer left to measure.');
   const contestants = subjects.flatMap((subject) =>
     chosenPeers.filter(({ name }) => name === subject.name).map((entry): Contestant => ({ ...entry, ...subject })),
   );
@@ -70,13 +71,13 @@ export async function benchRpc(options: RpcBenchOptions): Promise<void> {
   const { rounds, durationMs } = settings;
   const head = [
     `${describe(where)}; ${rounds} rounds of ${durationMs} ms.`,
-    ...absent.map(({ peer }) => `Left out, because it could not be had: ${peer}.`),
+    ...absent.map(({ peer, reason }) => `Left out: ${peer}, ${reason}.`),
   ];
   console.log(`\n${[...head, ...sections.map(({ markdown }) => markdown)].join('\n\n')}`);
   await writeReport(options.out, 'rpc', head, sections, {
     environment: where,
     settings: { ...settings, nodeFlags: undefined, onProgress: undefined },
-    absent,
+    absent: absent.map(({ peer, reason }) => ({ peer, reason })),
   });
 }
 
