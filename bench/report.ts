@@ -41,7 +41,7 @@ export async function environment(packages: readonly string[], foreign: readonly
 export function describe({ node, cpu, cores, loadBefore, platform, packages }: Environment): string {
   const versions = Object.entries(packages).map(([name, version]) => `${name} ${version}`);
   const machine = `${platform}, ${cores} cores (${cpu}), load ${loadBefore.toFixed(1)} before the run`;
-  return [`Node ${node}, ${machine}`, ...versions].join(', ');
+  return [`harness on Node ${node}, ${machine}`, ...versions].join(', ');
 }
 
 /** A Markdown table; the first `left` columns are text, numbers go to the right. */
