@@ -92,7 +92,10 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
   }
 
   function answer(incoming: IncomingCall, call: ServerCall, response: unknown): void {
-    if (call.cancelled) return incoming.finish(GONE);
+    if (call.cancelled) {
+      incoming.finish(GONE);
+      return;
+    }
     try {
       incoming.reply(method.response.encode(response), call.trailers);
     } catch (error) {
@@ -134,7 +137,10 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
   }
 
   function fail(incoming: IncomingCall, call: ServerCall, error: unknown): void {
-    if (call.cancelled) return incoming.finish(GONE);
+    if (call.cancelled) {
+      incoming.finish(GONE);
+      return;
+    }
     // The text of a foreign error stays here: it may hold anything.
     const internal = { code: Status.INTERNAL, message: 'internal error', trailers: call.trailers };
     try {

@@ -153,7 +153,10 @@ export class FastChannel extends FastConnection implements ClientLane {
 
   #begin(stream: OutgoingStream): void {
     this.wheel.add(stream, stream.call.deadlineAt);
-    if (this.draining) return this.#fail(stream, 'the connection is closing');
+    if (this.draining) {
+      this.#fail(stream, 'the connection is closing');
+      return;
+    }
     if (this.streams.size < this.peerMaxCalls && this.#waiting.size === 0) this.#open(stream);
     else if (this.#waiting.size < MAX_WAITING) this.#waiting.add(stream);
     else this.#fail(stream, 'too many calls wait for this server', Status.RESOURCE_EXHAUSTED);
@@ -170,7 +173,8 @@ export class FastChannel extends FastConnection implements ClientLane {
   #open(stream: OutgoingStream): void {
     const block = this.#blockOf(stream.call);
     if (block.length > this.peerMaxFrame) {
-      return this.#fail(stream, 'the metadata is larger than the server takes', Status.RESOURCE_EXHAUSTED);
+      this.#fail(stream, 'the metadata is larger than the server takes', Status.RESOURCE_EXHAUSTED);
+      return;
     }
     stream.id = this.#nextStream;
     this.#nextStream += 2;
@@ -249,8 +253,14 @@ abstract class OutgoingStream extends FastStream {
     if (!this.#headers) {
       this.#headers = fields;
       const problem = problemOf(fields);
-      if (problem) return this.#abandon(problem);
-      if (!endStream) return this.onInitial(fields);
+      if (problem) {
+        this.#abandon(problem);
+        return;
+      }
+      if (!endStream) {
+        this.onInitial(fields);
+        return;
+      }
     } else if (!endStream || fields.httpStatus !== undefined) {
       throw new ProfileViolation(ErrorCode.PROTOCOL_ERROR, 'trailers that do not end their stream');
     }
@@ -316,7 +326,10 @@ class FastUnaryCall extends OutgoingStream implements UnaryFlight {
   }
 
   override onOpen(): void {
-    if (this.#message.length > this.connection.maxMessageBytes) return this.onMessageTooLarge();
+    if (this.#message.length > this.connection.maxMessageBytes) {
+      this.onMessageTooLarge();
+      return;
+    }
     this.connection.send(this, this.#message, true);
   }
 
@@ -435,7 +448,10 @@ class FastClientStream extends OutgoingStream implements ClientStream {
   override onMessage(message: Buffer): void {
     if (this.over) return;
     this.connection.countMessage();
-    if (this.#messages.isAwaited) return this.#messages.push(message);
+    if (this.#messages.isAwaited) {
+      this.#messages.push(message);
+      return;
+    }
     this.connection.hold(this, message.length + MESSAGE_PREFIX_BYTES);
     // A small message would keep the whole chunk that it came in.
     this.#messages.push(message.length * 2 < message.buffer.byteLength ? Buffer.from(message) : message);

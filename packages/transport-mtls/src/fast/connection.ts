@@ -261,7 +261,10 @@ export abstract class FastConnection implements FrameSink {
     this.#currentEnds = endStream;
     this.#currentLength = length;
     this.#messages = 0;
-    if (!stream) return this.#late(id);
+    if (!stream) {
+      this.#late(id);
+      return;
+    }
     if (stream.remoteEnded) throw new ProfileViolation(ErrorCode.STREAM_CLOSED, 'DATA after END_STREAM');
     stream.receiveWindow = consumed(stream.receiveWindow, length);
   }
@@ -302,7 +305,10 @@ export abstract class FastConnection implements FrameSink {
   onHeaders(id: number, block: Buffer, start: number, end: number, endStream: boolean): void {
     this.#requireSettings();
     const stream = this.streams.get(id);
-    if (!stream) return this.onOpening(id, block, start, end, endStream);
+    if (!stream) {
+      this.onOpening(id, block, start, end, endStream);
+      return;
+    }
     if (stream.remoteEnded) throw new ProfileViolation(ErrorCode.STREAM_CLOSED, 'HEADERS after END_STREAM');
     stream.onHeaders(block, start, end, endStream);
   }
@@ -311,7 +317,10 @@ export abstract class FastConnection implements FrameSink {
     this.#requireSettings();
     this.spend(Cost.reset, 'RST_STREAM');
     const stream = this.streams.get(id);
-    if (!stream) return this.#late(id);
+    if (!stream) {
+      this.#late(id);
+      return;
+    }
     this.forget(stream);
     stream.onReset(code);
   }
@@ -359,7 +368,10 @@ export abstract class FastConnection implements FrameSink {
       this.#sendWindow = widened(this.#sendWindow, increment);
     } else {
       const stream = this.streams.get(id);
-      if (!stream) return this.#late(id);
+      if (!stream) {
+        this.#late(id);
+        return;
+      }
       stream.sendWindow = widened(stream.sendWindow, increment);
       this.#makeReady(stream);
     }
@@ -493,7 +505,10 @@ export abstract class FastConnection implements FrameSink {
       outgoing.shift();
       this.#unsentBytes -= next.message.length;
     }
-    if (outgoing.length > 0) return this.#makeReady(stream);
+    if (outgoing.length > 0) {
+      this.#makeReady(stream);
+      return;
+    }
     stream.outgoing = undefined;
     if (stream.ending) this.#end(stream, stream.ending);
     stream.onDrained();

@@ -50,7 +50,10 @@ export class MessageAssembler {
       at = next;
       if (this.#prefixFilled < MESSAGE_PREFIX_BYTES) continue;
       const problem = this.#problem();
-      if (problem) return sink.onMessageProblem(problem);
+      if (problem) {
+        sink.onMessageProblem(problem);
+        return;
+      }
       // The whole body lies in this chunk: no copy.
       if (!this.#body && end - at >= this.#length) {
         const message = chunk.subarray(at, at + this.#length);

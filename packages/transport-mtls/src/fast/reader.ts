@@ -149,17 +149,23 @@ export class FrameReader {
     const ack = (this.#flags & Flag.ACK) !== 0;
     switch (this.#type) {
       case FrameType.HEADERS:
-        return this.#sink.onHeaders(this.#stream, bytes, start, end, (this.#flags & Flag.END_STREAM) !== 0);
+        this.#sink.onHeaders(this.#stream, bytes, start, end, (this.#flags & Flag.END_STREAM) !== 0);
+        return;
       case FrameType.RST_STREAM:
-        return this.#sink.onReset(this.#stream, uint32At(bytes, start));
+        this.#sink.onReset(this.#stream, uint32At(bytes, start));
+        return;
       case FrameType.SETTINGS:
-        return ack ? this.#sink.onSettingsAck() : this.#sink.onSettings(bytes, start, end);
+        ack ? this.#sink.onSettingsAck() : this.#sink.onSettings(bytes, start, end);
+        return;
       case FrameType.PING:
-        return this.#sink.onPing(bytes, start, ack);
+        this.#sink.onPing(bytes, start, ack);
+        return;
       case FrameType.GOAWAY:
-        return this.#sink.onGoaway(uint32At(bytes, start) & 0x7fff_ffff, uint32At(bytes, start + 4));
+        this.#sink.onGoaway(uint32At(bytes, start) & 0x7fff_ffff, uint32At(bytes, start + 4));
+        return;
       default:
-        return this.#sink.onWindowUpdate(this.#stream, uint32At(bytes, start) & 0x7fff_ffff);
+        this.#sink.onWindowUpdate(this.#stream, uint32At(bytes, start) & 0x7fff_ffff);
+        return;
     }
   }
 }
@@ -170,7 +176,8 @@ function requireFrame(type: number, flags: number, stream: number, length: numbe
     case FrameType.DATA:
       requireFlags(flags, Flag.END_STREAM);
       requireStream(stream);
-      return requireSize(length <= MAX_FRAME_BYTES);
+      requireSize(length <= MAX_FRAME_BYTES);
+      return;
     case FrameType.HEADERS:
       // In one frame: no CONTINUATION (CVE-2024-27316), no padding, no priority.
       requireFlags(flags, Flag.END_HEADERS | Flag.END_STREAM);
@@ -178,26 +185,32 @@ function requireFrame(type: number, flags: number, stream: number, length: numbe
         throw new ProfileViolation(ErrorCode.PROTOCOL_ERROR, 'HEADERS without END_HEADERS');
       }
       requireStream(stream);
-      return requireSize(length <= MAX_HEADER_BLOCK_BYTES);
+      requireSize(length <= MAX_HEADER_BLOCK_BYTES);
+      return;
     case FrameType.RST_STREAM:
       requireFlags(flags, 0);
       requireStream(stream);
-      return requireSize(length === 4);
+      requireSize(length === 4);
+      return;
     case FrameType.SETTINGS:
       requireFlags(flags, Flag.ACK);
       requireConnection(stream);
-      return requireSize(flags === 0 ? length % 6 === 0 && length <= 6 * MAX_SETTINGS : length === 0);
+      requireSize(flags === 0 ? length % 6 === 0 && length <= 6 * MAX_SETTINGS : length === 0);
+      return;
     case FrameType.PING:
       requireFlags(flags, Flag.ACK);
       requireConnection(stream);
-      return requireSize(length === 8);
+      requireSize(length === 8);
+      return;
     case FrameType.GOAWAY:
       requireFlags(flags, 0);
       requireConnection(stream);
-      return requireSize(length >= 8 && length <= MAX_GOAWAY_BYTES);
+      requireSize(length >= 8 && length <= MAX_GOAWAY_BYTES);
+      return;
     case FrameType.WINDOW_UPDATE:
       requireFlags(flags, 0);
-      return requireSize(length === 4);
+      requireSize(length === 4);
+      return;
     default:
       throw new ProfileViolation(ErrorCode.PROTOCOL_ERROR, `a frame of type 0x${type.toString(16)}`);
   }

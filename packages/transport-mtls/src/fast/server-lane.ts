@@ -113,7 +113,10 @@ class ServerConnection extends FastConnection {
       throw new ProfileViolation(ErrorCode.PROTOCOL_ERROR, 'HEADERS on a stream that cannot be opened');
     }
     // After the last GOAWAY the peer knows that nobody looks at it (RFC 9113 §6.8).
-    if (this.refusing) return this.spend(1, 'calls after GOAWAY');
+    if (this.refusing) {
+      this.spend(1, 'calls after GOAWAY');
+      return;
+    }
     this.lastPeerStream = id;
     const head = this.#requests.get(block, start, end);
     const { maxConcurrentCalls } = this.lane.limits;
@@ -180,8 +183,14 @@ class FastIncomingCall extends FastStream implements IncomingCall {
     const { customBytes, custom, encoding } = this.#head;
     const { maxMetadataBytes, maxMetadataEntries, unaryDeadlineMs } = lane.limits;
     peer.guard.call(blockBytes);
-    if (!method) return this.#refuse(Status.UNIMPLEMENTED, 'this server does not know the method');
-    if (encoding !== undefined) return this.#refuse(Status.UNIMPLEMENTED, 'compressed messages are not taken here');
+    if (!method) {
+      this.#refuse(Status.UNIMPLEMENTED, 'this server does not know the method');
+      return;
+    }
+    if (encoding !== undefined) {
+      this.#refuse(Status.UNIMPLEMENTED, 'compressed messages are not taken here');
+      return;
+    }
     if (customBytes > maxMetadataBytes || custom.length / 2 > maxMetadataEntries) {
       lane.events.emit('call-rejected', {
         peer: peer.identity.id,
@@ -189,7 +198,8 @@ class FastIncomingCall extends FastStream implements IncomingCall {
         status: 'RESOURCE_EXHAUSTED',
         detail: 'too much metadata',
       });
-      return this.#refuse(Status.RESOURCE_EXHAUSTED, 'too much metadata');
+      this.#refuse(Status.RESOURCE_EXHAUSTED, 'too much metadata');
+      return;
     }
     this.#method = method;
     if (this.deadlineAt !== Infinity) wheel.add(this, this.deadlineAt);
@@ -224,10 +234,16 @@ class FastIncomingCall extends FastStream implements IncomingCall {
   override onEnd(): void {
     const method = this.#method;
     if (!method || this.#finished) return;
-    if (this.#requests) return this.#requests.end(undefined);
+    if (this.#requests) {
+      this.#requests.end(undefined);
+      return;
+    }
     const request = this.#request;
     this.#request = undefined;
-    if (!request) return this.#refuse(Status.INVALID_ARGUMENT, 'the call ended without a request');
+    if (!request) {
+      this.#refuse(Status.INVALID_ARGUMENT, 'the call ended without a request');
+      return;
+    }
     if (this.deadlineAt === Infinity) this.connection.wheel.remove(this);
     this.#serve(method, request);
   }
@@ -248,7 +264,10 @@ class FastIncomingCall extends FastStream implements IncomingCall {
 
   override onDeadline(): void {
     // The answer is given and the peer does not take it: whatever it wanted, it has had its time.
-    if (this.#finished) return this.connection.reset(this, ErrorCode.CANCEL);
+    if (this.#finished) {
+      this.connection.reset(this, ErrorCode.CANCEL);
+      return;
+    }
     const wasRunning = this.#running;
     this.#sendStatus({ code: Status.DEADLINE_EXCEEDED, message: 'the deadline passed' });
     if (wasRunning) this.#cancel();
@@ -281,7 +300,10 @@ class FastIncomingCall extends FastStream implements IncomingCall {
   }
 
   reply(message: Uint8Array, trailers: Metadata | undefined): void {
-    if (this.#isOver) return this.#ended();
+    if (this.#isOver) {
+      this.#ended();
+      return;
+    }
     if (message.length > this.connection.maxMessageBytes || !this.connection.hasRoomFor(message.length))
       throw tooLarge();
     const block = trailers ? this.#trailersOf({ code: Status.OK, message: '', trailers }) : TRAILERS_OK;
@@ -317,7 +339,10 @@ class FastIncomingCall extends FastStream implements IncomingCall {
   #queueUp(message: Buffer): void {
     const queue = this.#requests as MessageQueue<Buffer>;
     this.connection.peer.guard.message(message.length);
-    if (queue.isAwaited) return queue.push(message);
+    if (queue.isAwaited) {
+      queue.push(message);
+      return;
+    }
     this.connection.hold(this, message.length + MESSAGE_PREFIX_BYTES);
     // A small message would keep the whole chunk that it came in.
     queue.push(message.length * 2 < message.buffer.byteLength ? Buffer.from(message) : message);

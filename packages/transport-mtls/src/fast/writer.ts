@@ -45,7 +45,10 @@ export class FrameWriter {
       endStream ? Flag.END_HEADERS | Flag.END_STREAM : Flag.END_HEADERS,
       stream,
     );
-    if (block.length > MAX_COPIED_BYTES) return this.#gather(block);
+    if (block.length > MAX_COPIED_BYTES) {
+      this.#gather(block);
+      return;
+    }
     this.#slab.set(block, this.#end);
     this.#end += block.length;
   }
@@ -63,7 +66,10 @@ export class FrameWriter {
     if (left === 0) return;
     const start = Math.max(0, from - MESSAGE_PREFIX_BYTES);
     const part = left === message.length ? message : message.subarray(start, start + left);
-    if (length > MAX_COPIED_BYTES) return this.#gather(part);
+    if (length > MAX_COPIED_BYTES) {
+      this.#gather(part);
+      return;
+    }
     this.#slab.set(part, this.#end);
     this.#end += left;
   }
