@@ -215,7 +215,7 @@ async function* responses(
   const upload = new Upload(stream, method, requests);
   let ended = false;
   try {
-    if (call.options.onHeaders) stream.headers.then(call.options.onHeaders, ignore);
+    if (call.options.onHeaders) stream.headers.then(call.options.onHeaders).catch(ignore);
     for await (const bytes of stream.messages()) yield method.response.decode(bytes);
     ended = true;
   } catch (error) {
