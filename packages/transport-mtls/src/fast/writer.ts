@@ -132,7 +132,7 @@ export class FrameWriter {
   };
 
   #frame(length: number, type: number, flags: number, stream: number): void {
-    this.#reserve(FRAME_HEADER_BYTES + Math.min(length, MAX_COPIED_BYTES));
+    this.#reserve(FRAME_HEADER_BYTES + (length > MAX_COPIED_BYTES ? MESSAGE_PREFIX_BYTES : length));
     const slab = this.#slab;
     let at = this.#end;
     slab[at++] = length >>> 16;
