@@ -12,6 +12,7 @@ export const peer: Peer = {
   async serve({ identity }) {
     const options = { ...(await readCredentials(identity)), requestCert: true, rejectUnauthorized: true };
     const server = createServer({ ...options, minVersion: 'TLSv1.3' }, (socket) => {
+      socket.setNoDelay();
       const send = sender(socket);
       readFrames(socket, (number, json) => send(number, receiptOf(JSON.parse(json) as Order)));
       socket.on('error', () => socket.destroy());
@@ -27,6 +28,7 @@ export const peer: Peer = {
     const options = { ...(await readCredentials(identity)), minVersion: 'TLSv1.3', servername: 'localhost' } as const;
     const socket = connect({ ...options, host, port: Number(port) });
     await once(socket, 'secureConnect');
+    socket.setNoDelay();
     const waiting = new Map<number, (receipt: Receipt) => void>();
     const send = sender(socket);
     let last = 0;
