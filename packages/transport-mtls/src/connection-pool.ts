@@ -126,6 +126,8 @@ class PooledConnection implements Connection {
   #lane: ClientLane | undefined;
   /** Redials by itself, so it is made once. */
   #grpc: GrpcChannel | undefined;
+  /** Of a server that chose plain gRPC: the connection that told us, waiting for grpc-js. */
+  #plain: TLSSocket | undefined;
   #tcp: Socket | undefined;
   #socket: TLSSocket | undefined;
   #peer: PeerIdentity | undefined;
@@ -255,9 +257,8 @@ class PooledConnection implements Connection {
     const { options, wheel, lanes, host } = this.#context;
     const socket = await this.#handshake(await this.#connectTcp(deadlineAt), lanes.map(protocolOf), deadlineAt);
     if (socket.alpnProtocol !== FAST_PROTOCOL) {
-      // grpc-js dials by itself.
       socket.on('error', ignore);
-      socket.destroy();
+      this.#plain = socket;
       return undefined;
     }
     const channel = new FastChannel(socket, {
@@ -293,11 +294,20 @@ class PooledConnection implements Connection {
     });
   }
 
+  /** grpc-js dials by itself; the handshake was made, though, so its TCP connection is not needed the first time. */
+  #takePlain(tcp: Socket): Promise<Socket> | undefined {
+    const socket = this.#plain;
+    this.#plain = undefined;
+    if (!socket || socket.destroyed) return undefined;
+    tcp.destroy();
+    return Promise.resolve(socket);
+  }
+
   async #connectGrpc(deadlineAt: number): Promise<void> {
     const { options } = this.#context;
     this.#grpc ??= new GrpcChannel(
       this.target.endpoint,
-      (tcp) => this.#handshake(tcp, ['h2'], Date.now() + options.connectTimeoutMs),
+      (tcp) => this.#takePlain(tcp) ?? this.#handshake(tcp, ['h2'], Date.now() + options.connectTimeoutMs),
       options,
       this.#laneIdle,
     );
