@@ -100,39 +100,6 @@ describe('the benchmark', () => {
     assert.ok(!markdown.includes(root));
   });
 
-  // Nagle's algorithm holds back a small segment until the one before is acknowledged, and acknowledgements take 40 ms: few
-  // calls of a hundred, but most of the time. Seen between processes only.
-  it('finds no call of the SDK that waits for an acknowledgement of TCP', async function () {
-    this.timeout(60_000);
-    using folder = temporaryFolder();
-    const one = [
-      '--peers',
-      'sallyport',
-      '--parts',
-      'unary',
-      '--in-flight',
-      '1',
-      '--rounds',
-      '3',
-      '--duration-ms',
-      '400',
-    ];
-    const { code, stderr } = await runNode([program, 'rpc', ...one, '--out', folder.path], {
-      env: { NODE_V8_COVERAGE: undefined },
-      timeoutMs: 55_000,
-    });
-
-    assert.equal(code, 0, stderr);
-    const { unary } = JSON.parse(readFileSync(join(folder.path, 'rpc.json'), 'utf8')) as Report;
-    const stretched = unary.measurements
-      .map(({ result: { count, seconds, p50Ms } }) => (seconds * 1000) / count / p50Ms)
-      .sort((a, b) => a - b);
-    assert.ok(
-      (stretched[2] ?? Number.NaN) < 3,
-      `the mean is ${stretched.map((times) => times.toFixed(1))} times the median`,
-    );
-  });
-
   for (const [what, args, message] of [
     ['scenario', ['warp'], /no scenario warp; there are: rpc/],
     ['peer', ['rpc', '--peers', 'warp'], /no peer warp; there are: raw grpc-js, sallyport/],
@@ -150,12 +117,7 @@ describe('the benchmark', () => {
 interface Report {
   readonly environment: { readonly node: string; readonly packages: Readonly<Record<string, string>> };
   readonly absent: readonly { readonly peer: string; readonly reason: string }[];
-  readonly unary: {
-    readonly summary: readonly UnaryRow[];
-    readonly measurements: readonly {
-      readonly result: { readonly count: number; readonly seconds: number; readonly p50Ms: number };
-    }[];
-  };
+  readonly unary: { readonly summary: readonly UnaryRow[] };
   readonly streams: {
     readonly summary: readonly {
       readonly peer: string;

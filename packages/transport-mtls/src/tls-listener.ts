@@ -76,10 +76,13 @@ class TlsListener implements Listener {
       ...serverTlsOptions(host.tls.current()),
       ALPNProtocols: [...this.#lanes.keys()],
       handshakeTimeout: options.limits.handshakeTimeoutMs,
-      noDelay: true, // lanes write whole turns; holding their last segment back for an acknowledgement costs 40 ms
     });
     this.#server.maxConnections = options.limits.maxConnections;
-    this.#server.on('connection', (socket: Socket) => this.#track(socket));
+    this.#server.on('connection', (socket: Socket) => {
+      // Lanes write whole turns: holding a small one back until the last is acknowledged (Nagle) costs up to 40 ms.
+      socket.setNoDelay(true);
+      this.#track(socket);
+    });
     this.#server.on('drop', (drop) => {
       this.#refused('too-many-connections', 'the limit of connections is reached', drop?.remoteAddress);
     });
