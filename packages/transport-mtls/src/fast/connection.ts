@@ -16,6 +16,7 @@ import {
   Setting,
   STREAM_WINDOW_BYTES,
   uint32At,
+  WIDE_WINDOW_BYTES,
 } from './frames.js';
 import { MESSAGE_PREFIX_BYTES } from './messages.js';
 import { NuisanceBudget } from './nuisance-budget.js';
@@ -127,6 +128,8 @@ export abstract class FastConnection implements FrameSink {
     const patrolMs = Math.min(keepaliveIntervalMs, keepaliveTimeoutMs, idleTimeoutMs, settingsTimeoutMs, MAX_PATROL_MS);
     this.#patrol = setInterval(() => this.#inspect(), Math.max(10, patrolMs));
     this.#patrol.unref();
+    // Frames of a turn leave together already; Nagle's algorithm would hold the next ones back for an acknowledgement.
+    socket.setNoDelay(true);
     socket.on('data', (chunk: Buffer) => this.#read(chunk));
     socket.on('drain', () => this.#onDrain());
     socket.on('end', () => this.#lose('the peer closed the connection'));
@@ -467,7 +470,9 @@ export abstract class FastConnection implements FrameSink {
 
   #replenish(stream: FastStream): void {
     if (stream.remoteEnded) return;
-    const more = grant(stream.receiveWindow, STREAM_WINDOW_BYTES, stream.queuedBytes);
+    stream.isWide ||= stream.receiveWindow * 2 <= STREAM_WINDOW_BYTES;
+    const isRoomy = stream.isWide && this.#heldBytes * 4 <= this.#maxHeldBytes;
+    const more = grant(stream.receiveWindow, isRoomy ? WIDE_WINDOW_BYTES : STREAM_WINDOW_BYTES, stream.queuedBytes);
     if (more === 0) return;
     stream.receiveWindow += more;
     this.writer.windowUpdate(stream.id, more);

@@ -63,6 +63,8 @@ export const MAX_SETTINGS = 32;
 export const MAX_GOAWAY_BYTES = 1024;
 /** What one stream may send before its messages are consumed. */
 export const STREAM_WINDOW_BYTES = 256 * 1024;
+/** The same for a stream that has used half of that, while its connection holds little for slow readers. */
+export const WIDE_WINDOW_BYTES = 1024 * 1024;
 /** What all streams may send before we acknowledge it; what is held is bounded apart from it. */
 export const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
 

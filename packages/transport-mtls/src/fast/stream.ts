@@ -19,6 +19,8 @@ export abstract class FastStream extends Timed implements MessageSink {
   sendWindow = 0;
   /** What the peer may still send. */
   receiveWindow = STREAM_WINDOW_BYTES;
+  /** Carries so much that a larger window is worth it. */
+  isWide = false;
   /** Complete messages that nobody has consumed. */
   queuedBytes = 0;
   /** What its connection counts for the message that is arriving. */
