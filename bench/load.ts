@@ -1,10 +1,11 @@
-import { BLOB_BYTES, type Connected, checkBlob, checkReceipt, orderOf } from './peer.js';
+import { type Connected, checkBlob, checkReceipt, orderOf } from './peer.js';
 import { quantile } from './statistics.js';
 
 /** What a client does for a measurement. */
 export type Load =
   | { readonly kind: 'unary'; readonly concurrency: number; readonly durationMs: number }
-  | { readonly kind: 'receipts' | 'blobs'; readonly durationMs: number }
+  | { readonly kind: 'receipts'; readonly durationMs: number }
+  | { readonly kind: 'blobs'; readonly bytes: number; readonly durationMs: number }
   | { readonly kind: 'hold'; readonly connections: number };
 
 export interface LoadResult {
@@ -18,7 +19,8 @@ export interface LoadResult {
 
 /** Messages of one stream: enough that its begin and end cost next to nothing. */
 const RECEIPTS_A_STREAM = 2000;
-const BLOBS_A_STREAM = (16 * 1024 * 1024) / BLOB_BYTES;
+const BLOBS_A_STREAM_MAX = 10_000;
+const BLOB_BYTES_A_STREAM = 16 * 1024 * 1024;
 
 /** Works as fast as the answers come, and checks every one of them. Rejects with the first failure. */
 export async function runLoad(connected: Connected, load: Load): Promise<LoadResult> {
@@ -34,8 +36,10 @@ export async function runLoad(connected: Connected, load: Load): Promise<LoadRes
     case 'blobs':
       return await streamFor(load.durationMs, async () => {
         let received = 0;
-        await connected.blobs?.(BLOBS_A_STREAM, (blob) => checkBlob(received++, blob));
-        return expectAll(received, BLOBS_A_STREAM);
+        const { bytes } = load;
+        const count = Math.min(BLOBS_A_STREAM_MAX, Math.floor(BLOB_BYTES_A_STREAM / bytes));
+        await connected.blobs?.({ count, bytes }, (blob) => checkBlob(received++, bytes, blob));
+        return expectAll(received, count);
       });
     case 'hold': {
       const startedAt = performance.now();

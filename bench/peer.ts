@@ -16,8 +16,8 @@ export interface Connected {
   call(order: Order): Promise<Receipt>;
   /** A server stream: the receipts of the orders 0, 1, 2 … */
   receipts?(count: number, received: (receipt: Receipt) => void): Promise<void>;
-  /** A server stream of `blobOf(0)`, `blobOf(1)` … */
-  blobs?(count: number, received: (blob: Uint8Array) => void): Promise<void>;
+  /** A server stream of `blobOf(0, bytes)`, `blobOf(1, bytes)` … */
+  blobs?(request: BlobRequest, received: (blob: Uint8Array) => void): Promise<void>;
   /** Opens that many connections more and keeps them until the end. */
   hold?(connections: number): Promise<void>;
   stop(): Promise<void>;
@@ -42,6 +42,11 @@ export interface StreamRequest {
   readonly count: number;
 }
 
+export interface BlobRequest extends StreamRequest {
+  /** Length of each. */
+  readonly bytes: number;
+}
+
 export function orderOf(number: number): Order {
   return {
     id: `order-${number}`,
@@ -60,17 +65,17 @@ export function receiptOf({ id, customer, items }: Order): Receipt {
   return { id, customer, cents, lines: items.map(({ sku, count }) => `${count} x ${sku}, confirmed for delivery`) };
 }
 
-export const BLOB_BYTES = 64 * 1024;
+const blobs = new Map<number, Buffer[]>();
 
-const blobs: Buffer[] = [];
-
-/** 64 KiB that begin with their number. Kept, so that making them is no part of what is measured. */
-export function blobOf(number: number): Buffer {
-  const known = blobs[number];
+/** So many bytes that begin with their number. Kept, so that making them is no part of what is measured. */
+export function blobOf(number: number, bytes: number): Buffer {
+  const ofSize = blobs.get(bytes) ?? [];
+  blobs.set(bytes, ofSize);
+  const known = ofSize[number];
   if (known) return known;
-  const blob = Buffer.alloc(BLOB_BYTES, 'sallyport');
+  const blob = Buffer.alloc(bytes, 'sallyport');
   blob.writeUInt32BE(number);
-  blobs[number] = blob;
+  ofSize[number] = blob;
   return blob;
 }
 
@@ -82,9 +87,9 @@ export function checkReceipt(order: Order, receipt: Receipt): void {
   }
 }
 
-export function checkBlob(number: number, blob: Uint8Array): void {
+export function checkBlob(number: number, bytes: number, blob: Uint8Array): void {
   const { buffer, byteOffset, byteLength } = blob;
-  if (byteLength !== BLOB_BYTES || new DataView(buffer, byteOffset).getUint32(0) !== number) {
+  if (byteLength !== bytes || new DataView(buffer, byteOffset).getUint32(0) !== number) {
     throw new Error(`blob ${number} is wrong`);
   }
 }

@@ -1,6 +1,5 @@
 import { measure } from './harness.js';
 import type { Load } from './load.js';
-import { BLOB_BYTES } from './peer.js';
 import { type Section, shown, table } from './report.js';
 import type { Contestant, RpcMeasurement, RpcSettings } from './rpc.js';
 import { type Spread, spread } from './statistics.js';
@@ -8,11 +7,12 @@ import { type Spread, spread } from './statistics.js';
 /** What the others are compared with. */
 const BASELINE = 'raw grpc-js';
 
-type Kind = 'receipts' | 'blobs';
-const kinds: readonly { readonly kind: Kind; readonly title: string }[] = [
-  { kind: 'receipts', title: '200 B, JSON' },
-  { kind: 'blobs', title: '64 KiB, bytes' },
-];
+const kinds = [
+  { title: '200 B, JSON', load: { kind: 'receipts' } },
+  { title: '200 B, bytes', load: { kind: 'blobs', bytes: 200 } },
+  { title: '64 KiB, bytes', load: { kind: 'blobs', bytes: 64 * 1024 } },
+] as const;
+type Kind = (typeof kinds)[number];
 
 /** One peer and one size of message, over all rounds. */
 interface Summary {
@@ -20,7 +20,7 @@ interface Summary {
   readonly node: string;
   readonly messages: string;
   readonly messagesPerSecond: Spread;
-  /** Of large messages. */
+  /** Of bytes. */
   readonly mbPerSecond: Spread | undefined;
   /** Throughput relative to the baseline in the same round. */
   readonly ratio: Spread;
@@ -33,11 +33,9 @@ interface Summary {
 export async function benchStreams(contestants: readonly Contestant[], settings: RpcSettings): Promise<Section[]> {
   const { durationMs } = settings;
   const subjects = contestants.filter(({ streams }) => streams);
-  const jobs = kinds.map(({ kind }): Load => ({ kind, durationMs }));
+  const jobs = kinds.map(({ load }): Load => ({ ...load, durationMs }));
   const measurements: RpcMeasurement[] = await measure({ ...settings, subjects, jobs });
-  const rows = kinds.flatMap(({ kind, title }) =>
-    subjects.map(({ name }) => summarize(measurements, name, kind, title)),
-  );
+  const rows = kinds.flatMap((kind) => subjects.map(({ name }) => summarize(measurements, name, kind)));
   if (rows.length === 0) return [];
   return [
     {
@@ -48,8 +46,8 @@ export async function benchStreams(contestants: readonly Contestant[], settings:
   ];
 }
 
-function summarize(all: readonly RpcMeasurement[], peer: string, kind: Kind, messages: string): Summary {
-  const of = (name: string) => all.filter(({ subject, job }) => subject === name && job.kind === kind);
+function summarize(all: readonly RpcMeasurement[], peer: string, { title, load }: Kind): Summary {
+  const of = (name: string) => all.filter(({ subject, job }) => subject === name && isOf(load, job));
   const rate = ({ result }: RpcMeasurement) => result.count / result.seconds;
   const own = of(peer);
   const baseline = new Map(of(BASELINE).map((one) => [one.round, rate(one)]));
@@ -57,13 +55,18 @@ function summarize(all: readonly RpcMeasurement[], peer: string, kind: Kind, mes
   return {
     peer,
     node: own[0]?.node ?? '',
-    messages,
+    messages: title,
     messagesPerSecond: over(rate),
-    mbPerSecond: kind === 'blobs' ? over((one) => (rate(one) * BLOB_BYTES) / 1e6) : undefined,
+    mbPerSecond: 'bytes' in load ? over((one) => (rate(one) * load.bytes) / 1e6) : undefined,
     ratio: over((one) => rate(one) / (baseline.get(one.round) ?? Number.NaN)),
     clientCpuUs: over(({ use, result }) => (use.web?.cpuUs ?? Number.NaN) / result.count),
     serverCpuUs: over(({ use, result }) => (use.orders?.cpuUs ?? Number.NaN) / result.count),
   };
+}
+
+function isOf(load: Kind['load'], job: Load): boolean {
+  if (load.kind !== job.kind) return false;
+  return !('bytes' in load && 'bytes' in job) || load.bytes === job.bytes;
 }
 
 function tableOf(rows: readonly Summary[]): string {

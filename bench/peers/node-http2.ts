@@ -8,7 +8,7 @@ import {
 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { readCredentials } from '../credentials.js';
-import { blobOf, type Order, orderOf, type Peer, type Receipt, receiptOf, type StreamRequest } from '../peer.js';
+import { type BlobRequest, blobOf, type Order, orderOf, type Peer, type Receipt, receiptOf } from '../peer.js';
 
 /** Unary calls need no more than the default of 64 KiB; streams do. */
 const WINDOW_BYTES = 8 * 1024 * 1024;
@@ -30,7 +30,7 @@ export const peer: Peer = {
       stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true });
       stream.once('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
       if (headers[':path'] === paths.place) stream.end(framed(toJson(receiptOf(fromJson<Order>(message)))));
-      else await writeAll(stream, fromJson<StreamRequest>(message).count, makers[headers[':path'] ?? '']);
+      else await writeAll(stream, fromJson<BlobRequest>(message), makers[headers[':path'] ?? '']);
     });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
@@ -54,7 +54,7 @@ export const peer: Peer = {
       },
       receipts: (count, received) =>
         readAll(request(session, paths.receipts, { count }), (message) => received(fromJson(message))),
-      blobs: (count, received) => readAll(request(session, paths.blobs, { count }), received),
+      blobs: (wanted, received) => readAll(request(session, paths.blobs, wanted), received),
       stop: async () => session.close(),
     };
   },
@@ -66,7 +66,9 @@ const paths = {
   blobs: '/bench.orders.v1.Orders/blobs',
 };
 
-const makers: Readonly<Record<string, (number: number) => Buffer>> = {
+type Maker = (number: number, bytes: number) => Buffer;
+
+const makers: Readonly<Record<string, Maker>> = {
   [paths.receipts]: (number) => toJson(receiptOf(orderOf(number))),
   [paths.blobs]: blobOf,
 };
@@ -94,11 +96,11 @@ function readOne(stream: ClientHttp2Stream | ServerHttp2Stream): Promise<Buffer>
 
 async function writeAll(
   stream: ServerHttp2Stream,
-  count: number,
-  messageOf: ((number: number) => Buffer) | undefined,
+  { count, bytes }: BlobRequest,
+  messageOf: Maker | undefined,
 ): Promise<void> {
   for (let number = 0; messageOf && number < count; number++) {
-    const message = messageOf(number);
+    const message = messageOf(number, bytes);
     stream.cork();
     stream.write(prefixOf(message));
     const goOn = stream.write(message);

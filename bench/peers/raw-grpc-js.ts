@@ -10,7 +10,16 @@ import {
   type sendUnaryData,
 } from '@grpc/grpc-js';
 import { readCredentials } from '../credentials.js';
-import { blobOf, type Order, orderOf, type Peer, type Receipt, receiptOf, type StreamRequest } from '../peer.js';
+import {
+  type BlobRequest,
+  blobOf,
+  type Order,
+  orderOf,
+  type Peer,
+  type Receipt,
+  receiptOf,
+  type StreamRequest,
+} from '../peer.js';
 
 /**
  * @grpc/grpc-js as its documentation shows it, on mutual TLS with certificates of the same authority: no validation, no
@@ -25,7 +34,8 @@ export const peer: Peer = {
         respond(null, receiptOf(call.request)),
       receipts: (call: ServerWritableStream<StreamRequest, Receipt>) =>
         writeAll(call, (number) => receiptOf(orderOf(number))),
-      blobs: (call: ServerWritableStream<StreamRequest, Buffer>) => writeAll(call, blobOf),
+      blobs: (call: ServerWritableStream<BlobRequest, Buffer>) =>
+        writeAll(call, (number) => blobOf(number, call.request.bytes)),
     });
     const keyPairs = [{ private_key: key, cert_chain: cert }];
     const port = await new Promise<number>((resolve, reject) => {
@@ -67,9 +77,9 @@ export const peer: Peer = {
           }),
           received,
         ),
-      blobs: (count, received) =>
+      blobs: (request, received) =>
         readAll(
-          client.makeServerStreamRequest(blobs.path, blobs.requestSerialize, blobs.responseDeserialize, { count }),
+          client.makeServerStreamRequest(blobs.path, blobs.requestSerialize, blobs.responseDeserialize, request),
           received,
         ),
       async hold(connections) {
@@ -89,7 +99,10 @@ export const peer: Peer = {
 };
 
 /** As fast as the client reads. */
-function writeAll<T>(call: ServerWritableStream<StreamRequest, T>, messageOf: (number: number) => T): void {
+function writeAll<T>(
+  call: ServerWritableStream<StreamRequest, T> | ServerWritableStream<BlobRequest, T>,
+  messageOf: (number: number) => T,
+): void {
   let number = 0;
   const more = () => {
     while (number < call.request.count) if (!call.write(messageOf(number++))) return void call.once('drain', more);
@@ -112,8 +125,6 @@ function readAll<T>(stream: ClientReadableStream<T>, received: (message: T) => v
   });
 }
 
-const asks = { requestSerialize: write<StreamRequest>, requestDeserialize: parse<StreamRequest> };
-
 const definition = {
   place: {
     path: '/bench.orders.v1.Orders/place',
@@ -128,7 +139,8 @@ const definition = {
     path: '/bench.orders.v1.Orders/receipts',
     requestStream: false,
     responseStream: true,
-    ...asks,
+    requestSerialize: write<StreamRequest>,
+    requestDeserialize: parse<StreamRequest>,
     responseSerialize: write<Receipt>,
     responseDeserialize: parse<Receipt>,
   },
@@ -136,7 +148,8 @@ const definition = {
     path: '/bench.orders.v1.Orders/blobs',
     requestStream: false,
     responseStream: true,
-    ...asks,
+    requestSerialize: write<BlobRequest>,
+    requestDeserialize: parse<BlobRequest>,
     responseSerialize: (blob: Buffer) => blob,
     responseDeserialize: (bytes: Buffer) => bytes,
   },

@@ -15,7 +15,7 @@ import {
 } from 'sallyport';
 import { z } from 'zod';
 import type { Place } from '../line.js';
-import { blobOf, orderOf, type Peer, receiptOf, type StreamRequest } from '../peer.js';
+import { type BlobRequest, blobOf, orderOf, type Peer, receiptOf } from '../peer.js';
 
 const Receipt = z.object({ id: z.string(), customer: z.string(), cents: z.int(), lines: z.array(z.string()) });
 
@@ -37,8 +37,8 @@ const Blobs = {
     path: '/bench.blobs.v1.Blobs/blobs',
     requestStream: false,
     responseStream: true,
-    requestSerialize: (request: StreamRequest) => Buffer.from(JSON.stringify(request)),
-    requestDeserialize: (bytes: Buffer): StreamRequest => JSON.parse(bytes.toString()),
+    requestSerialize: (request: BlobRequest) => Buffer.from(JSON.stringify(request)),
+    requestDeserialize: (bytes: Buffer): BlobRequest => JSON.parse(bytes.toString()),
     responseSerialize: (blob: Buffer) => blob,
     responseDeserialize: (bytes: Buffer) => bytes,
   },
@@ -63,8 +63,8 @@ export const peer: Peer = {
       },
     });
     service.handle(Blobs, {
-      async *blobs({ count }) {
-        for (let number = 0; number < count; number++) yield blobOf(number);
+      async *blobs({ count, bytes }) {
+        for (let number = 0; number < count; number++) yield blobOf(number, bytes);
       },
     });
     await service.start();
@@ -83,8 +83,8 @@ export const peer: Peer = {
       async receipts(count, received) {
         for await (const receipt of orders.receipts({ count })) received(receipt);
       },
-      async blobs(count, received) {
-        for await (const blob of blobs.blobs({ count })) received(blob);
+      async blobs(request, received) {
+        for await (const blob of blobs.blobs(request)) received(blob);
       },
       hold: held.hold,
       async stop() {

@@ -7,7 +7,7 @@ describe('the load of the benchmark', () => {
   let runLoad: (connected: object, load: object) => Promise<{ readonly count: number; readonly p99Ms?: number }>;
   let receiptOf: (order: object) => { cents: number };
   let orderOf: (number: number) => object;
-  let blobOf: (number: number) => Uint8Array;
+  let blobOf: (number: number, bytes: number) => Uint8Array;
 
   before(async () => {
     const module = (name: string) => import(pathToFileURL(join(root, 'bench', 'dist', name)).href);
@@ -17,7 +17,7 @@ describe('the load of the benchmark', () => {
 
   const unary = { kind: 'unary', concurrency: 4, durationMs: 5 };
   const receipts = { kind: 'receipts', durationMs: 1 };
-  const blobs = { kind: 'blobs', durationMs: 1 };
+  const blobs = { kind: 'blobs', bytes: 65_536, durationMs: 1 };
 
   it('keeps as many calls in flight as it is told to', async () => {
     let inFlight = 0;
@@ -54,14 +54,19 @@ describe('the load of the benchmark', () => {
   });
 
   it('refuses a stream that lacks a message', async () => {
-    const short = async (count: number, received: (message: Uint8Array) => void) => {
-      for (let number = 0; number < count - 1; number++) received(blobOf(number));
+    const short = async ({ count, bytes }: Wanted, received: (message: Uint8Array) => void) => {
+      for (let number = 0; number < count - 1; number++) received(blobOf(number, bytes));
     };
     await assert.rejects(runLoad({ blobs: short }, blobs), /255 messages of 256 came/);
   });
 
   it('refuses a stream whose messages change places', async () => {
-    const swapped = async (_count: number, received: (message: Uint8Array) => void) => received(blobOf(1));
+    const swapped = async ({ bytes }: Wanted, received: (message: Uint8Array) => void) => received(blobOf(1, bytes));
     await assert.rejects(runLoad({ blobs: swapped }, blobs), /blob 0 is wrong/);
   });
 });
+
+interface Wanted {
+  readonly count: number;
+  readonly bytes: number;
+}
