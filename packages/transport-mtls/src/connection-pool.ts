@@ -193,7 +193,9 @@ class PooledConnection implements Connection {
     this.#onIdle = () => {
       this.#onIdle = undefined;
       this.#grace?.cancel();
-      this.#lane?.close();
+      if (this.#lane) this.#lane.close();
+      // The attempt under way fails, and those who wait for it try again with the new identity.
+      else this.#tcp?.destroy();
       onClosed();
     };
     this.#grace = this.#context.host.clock.after(this.#context.options.rotationGraceMs, () => {
@@ -234,7 +236,7 @@ class PooledConnection implements Connection {
   /** Not in this turn of the event loop: whoever was just handed the connection has yet to begin its call. */
   #closeIfIdle(): void {
     setImmediate(() => {
-      if (!this.#attempt && (this.#lane?.calls ?? 0) === 0) this.#onIdle?.();
+      if ((this.#lane?.calls ?? 0) === 0) this.#onIdle?.();
     });
   }
 

@@ -132,7 +132,7 @@ export abstract class FastConnection implements FrameSink {
     socket.setNoDelay(true);
     socket.on('data', (chunk: Buffer) => this.#read(chunk));
     socket.on('drain', () => this.#onDrain());
-    socket.on('end', () => this.#lose('the peer closed the connection'));
+    socket.on('end', () => this.#close(ErrorCode.NO_ERROR, 'the peer closed the connection'));
     socket.on('error', ignore);
     socket.once('close', () => this.#lose('the connection was lost'));
     this.#greet();
@@ -360,8 +360,8 @@ export abstract class FastConnection implements FrameSink {
     this.spend(Cost.windowUpdate, 'GOAWAY');
     this.draining = true;
     this.onPeerLeaves(lastStream);
-    if (code !== ErrorCode.NO_ERROR) this.#lose(`the peer ended the connection: ${errorName(code)}`);
-    this.#closeIfDone();
+    if (code === ErrorCode.NO_ERROR) this.#closeIfDone();
+    else this.#close(ErrorCode.NO_ERROR, `the peer ended the connection: ${errorName(code)}`);
   }
 
   onWindowUpdate(id: number, increment: number): void {

@@ -104,7 +104,8 @@ class ServerConnection extends FastConnection {
   }
 
   protected override hasBeen(stream: number): boolean {
-    return (stream & 1) === 1 && stream <= this.lastPeerStream;
+    // After the last GOAWAY frames for calls that nobody looked at may follow.
+    return (stream & 1) === 1 && (this.refusing || stream <= this.lastPeerStream);
   }
 
   protected override onOpening(id: number, block: Buffer, start: number, end: number, endStream: boolean): void {
