@@ -116,7 +116,7 @@ export class FastChannel extends FastConnection implements ClientLane {
 
   override forget(stream: FastStream): void {
     super.forget(stream);
-    if (!this.over) this.#next();
+    if (!this.over && this.#waiting.size > 0) this.#next();
     if (this.calls === 0) this.#context.onIdle();
   }
 

@@ -114,6 +114,7 @@ export abstract class FastConnection implements FrameSink {
   #idleSince = Date.now();
   readonly #patrol: NodeJS.Timeout;
   #grace: NodeJS.Timeout | undefined;
+  #farewell: NodeJS.Timeout | undefined;
 
   constructor(socket: Socket, isServer: boolean, options: FastConnectionOptions) {
     this.#socket = socket;
@@ -222,10 +223,13 @@ export abstract class FastConnection implements FrameSink {
 
   /** Says GOAWAY, in two steps so that no call that is on its way gets lost (RFC 9113 §6.8); ends the rest after `graceMs`. */
   drain(graceMs: number): void {
-    if (this.over || this.refusing) return;
+    if (this.over || this.refusing || this.#farewell) return;
     this.draining = true;
     this.writer.goaway(LARGEST_STREAM_ID, ErrorCode.NO_ERROR);
     this.writer.ping(DRAIN, false);
+    // A peer that does not answer must not be waited for while it has no calls.
+    this.#farewell = setTimeout(() => this.#refuseNew(), Math.min(graceMs, LAST_WORDS_MS));
+    this.#farewell.unref();
     this.#grace ??= setTimeout(() => this.#close(ErrorCode.NO_ERROR, 'the connection is drained'), graceMs);
     this.#grace.unref();
   }
@@ -348,7 +352,7 @@ export abstract class FastConnection implements FrameSink {
     if (!ack) {
       this.spend(Cost.ping, 'PING');
       this.writer.ping(payload.subarray(start, start + 8), true);
-    } else if (DRAIN.compare(payload, start, start + 8) === 0 && this.draining && !this.refusing) {
+    } else if (DRAIN.compare(payload, start, start + 8) === 0 && this.draining) {
       this.#refuseNew();
     } else {
       this.spend(Cost.windowUpdate, 'PING');
@@ -532,6 +536,7 @@ export abstract class FastConnection implements FrameSink {
   }
 
   #refuseNew(): void {
+    if (this.over || this.refusing) return;
     this.refusing = true;
     this.writer.goaway(this.lastPeerStream, ErrorCode.NO_ERROR);
     this.#closeIfDone();
@@ -570,6 +575,7 @@ export abstract class FastConnection implements FrameSink {
     this.draining = true;
     clearInterval(this.#patrol);
     clearTimeout(this.#grace);
+    clearTimeout(this.#farewell);
     this.#reader.stop();
     this.#ready = [];
     for (const stream of [...this.streams.values()]) {

@@ -292,7 +292,7 @@ class FastIncomingCall extends FastStream implements IncomingCall {
 
   send(message: Uint8Array): Promise<void> | undefined {
     if (this.#isOver) return undefined;
-    if (message.length > this.connection.maxMessageBytes) throw tooLarge();
+    this.#requireRoom(message);
     this.#requireHeaders();
     if (this.connection.send(this, message, false)) return undefined;
     return new Promise((resolve) => {
@@ -305,8 +305,7 @@ class FastIncomingCall extends FastStream implements IncomingCall {
       this.#ended();
       return;
     }
-    if (message.length > this.connection.maxMessageBytes || !this.connection.hasRoomFor(message.length))
-      throw tooLarge();
+    this.#requireRoom(message);
     const block = trailers ? this.#trailersOf({ code: Status.OK, message: '', trailers }) : TRAILERS_OK;
     this.#finished = true;
     this.#requireHeaders();
@@ -376,6 +375,15 @@ class FastIncomingCall extends FastStream implements IncomingCall {
     this.connection.sendHeaders(this.id, HEADERS);
   }
 
+  #requireRoom({ length }: Uint8Array): void {
+    if (length > this.connection.maxMessageBytes) {
+      throw new CallError('RESOURCE_EXHAUSTED', 'the message is larger than this server may send');
+    }
+    if (!this.connection.hasRoomFor(length)) {
+      throw new CallError('RESOURCE_EXHAUSTED', 'the caller leaves too many answers unread');
+    }
+  }
+
   /** An answer that nobody takes is kept no longer than a call may last. */
   #lingerAtMost(): void {
     if (this.outgoing && this.deadlineAt === Infinity) {
@@ -397,8 +405,4 @@ class FastIncomingCall extends FastStream implements IncomingCall {
     this.#running = false;
     this.connection.running--;
   }
-}
-
-function tooLarge(): CallError {
-  return new CallError('RESOURCE_EXHAUSTED', 'the message is larger than this server may send');
 }

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import { Flag, FRAME_HEADER_BYTES, FrameType } from './frames.js';
 import { MESSAGE_PREFIX_BYTES } from './messages.js';
 
-const SMALL_SLAB_BYTES = 4 * 1024;
+const SMALL_SLAB_BYTES = 512;
 const SLAB_BYTES = 64 * 1024;
 /** Larger payloads are not copied: header and payload leave as they are, gathered into one write. */
 const MAX_COPIED_BYTES = 8 * 1024;
@@ -170,7 +170,7 @@ export class FrameWriter {
     this.#handOver();
     // A busy connection gets a larger slab at once, a quiet one is content with a small one.
     this.#slab = Buffer.allocUnsafeSlow(Math.max(this.#slabBytes, bytes));
-    this.#slabBytes = Math.min(SLAB_BYTES, this.#slabBytes * 4);
+    this.#slabBytes = Math.min(SLAB_BYTES, this.#slabBytes * 8);
     this.#start = 0;
     this.#end = 0;
   }
