@@ -157,22 +157,29 @@ export class FrameWriter {
   }
 
   #gather(payload: Uint8Array): void {
-    if (!this.#corked) {
-      this.#corked = true;
-      this.#socket.cork();
-    }
+    this.#cork();
     this.#handOver();
     this.#write(payload);
   }
 
   #reserve(bytes: number): void {
     if (this.#end + bytes <= this.#slab.length) return;
-    this.#handOver();
+    if (this.#start !== this.#end) {
+      this.#cork();
+      this.#handOver();
+    }
     // A busy connection gets a larger slab at once, a quiet one is content with a small one.
     this.#slab = Buffer.allocUnsafeSlow(Math.max(this.#slabBytes, bytes));
     this.#slabBytes = Math.min(SLAB_BYTES, this.#slabBytes * 8);
     this.#start = 0;
     this.#end = 0;
+  }
+
+  /** Until the end of the turn, so that all of it leaves in one write. */
+  #cork(): void {
+    if (this.#corked) return;
+    this.#corked = true;
+    this.#socket.cork();
   }
 
   #handOver(): void {
