@@ -11,6 +11,7 @@ export {
   toCallError,
   toMetadata,
 } from './fast/call-headers.js';
+export { FastChannel, type FastChannelContext } from './fast/client-lane.js';
 export { DeadlineWheel, Timed } from './fast/deadline-wheel.js';
 export { consumed, grant, shifted, widened } from './fast/flow-control.js';
 export { ErrorCode, Flag, FrameType, PREFACE, ProfileViolation, Setting } from './fast/frames.js';
@@ -19,6 +20,8 @@ export { MessageAssembler, type MessageProblem, type MessageSink } from './fast/
 export { NuisanceBudget } from './fast/nuisance-budget.js';
 export { FAST_PROTOCOL } from './fast/protocol.js';
 export { FrameReader, type FrameSink } from './fast/reader.js';
+export { fastServerLane } from './fast/server-lane.js';
 export { FrameWriter } from './fast/writer.js';
+export { FloodGuard } from './flood-guard.js';
 export { allLanes, type LaneName } from './lane.js';
 export { serverOn } from './server.js';

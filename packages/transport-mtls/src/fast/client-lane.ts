@@ -219,8 +219,6 @@ abstract class OutgoingStream extends FastStream {
   declare readonly connection: FastChannel;
   readonly call: OutgoingCall;
   protected over = false;
-  #headers: ResponseFields | undefined;
-
   constructor(connection: FastChannel, call: OutgoingCall) {
     super(connection);
     this.call = call;
@@ -250,8 +248,8 @@ abstract class OutgoingStream extends FastStream {
 
   override onHeaders(block: Buffer, start: number, end: number, endStream: boolean): void {
     const fields = this.connection.responseFields(block, start, end);
-    if (!this.#headers) {
-      this.#headers = fields;
+    if (!this.headersSeen) {
+      this.headersSeen = true;
       const problem = problemOf(fields);
       if (problem) {
         this.#abandon(problem);

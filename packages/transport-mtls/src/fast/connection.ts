@@ -273,6 +273,7 @@ export abstract class FastConnection implements FrameSink {
       return;
     }
     if (stream.remoteEnded) throw new ProfileViolation(ErrorCode.STREAM_CLOSED, 'DATA after END_STREAM');
+    if (!stream.headersSeen) throw new ProfileViolation(ErrorCode.PROTOCOL_ERROR, 'DATA before HEADERS');
     stream.receiveWindow = consumed(stream.receiveWindow, length);
   }
 

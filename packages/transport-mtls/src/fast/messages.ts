@@ -4,7 +4,7 @@ import { byteAt, uint32At } from './frames.js';
 export const MESSAGE_PREFIX_BYTES = 5;
 
 /** What a message is held in at first; grows with what really arrives. */
-const FIRST_BYTES = 16 * 1024;
+const FIRST_BYTES = 64 * 1024;
 
 /** Why a message cannot be taken: too large, or compressed. */
 export type MessageProblem = 'too-large' | 'compressed';

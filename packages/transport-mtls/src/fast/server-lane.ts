@@ -161,6 +161,7 @@ class FastIncomingCall extends FastStream implements IncomingCall {
   constructor(connection: ServerConnection, id: number, head: RequestHead) {
     super(connection);
     this.id = id;
+    this.headersSeen = true;
     this.#head = head;
     this.deadlineAt = head.timeoutMs === Infinity ? Infinity : Date.now() + head.timeoutMs;
   }

@@ -25,6 +25,8 @@ export abstract class FastStream extends Timed implements MessageSink {
   queuedBytes = 0;
   /** What its connection counts for the message that is arriving. */
   countedBytes = 0;
+  /** The peer's first HEADERS have come: whatever it says on the stream begins with them (RFC 9113 §8.1). */
+  headersSeen = false;
   /** END_STREAM was sent. */
   localEnded = false;
   /** END_STREAM was received. */

@@ -6,6 +6,8 @@ const SMALL_SLAB_BYTES = 512;
 const SLAB_BYTES = 64 * 1024;
 /** Larger payloads are not copied: header and payload leave as they are, gathered into one write. */
 const MAX_COPIED_BYTES = 8 * 1024;
+/** More is not gathered: the peer works on it while this turn goes on. */
+const MAX_GATHERED_BYTES = 128 * 1024;
 
 /**
  * Writes frames into a slab and hands it to the socket once a turn of the event loop: one TLS record and one system call for
@@ -126,9 +128,7 @@ export class FrameWriter {
   readonly flush = (): void => {
     this.#scheduled = false;
     this.#handOver();
-    if (!this.#corked) return;
-    this.#corked = false;
-    this.#socket.uncork();
+    this.#uncork();
   };
 
   #frame(length: number, type: number, flags: number, stream: number): void {
@@ -160,12 +160,14 @@ export class FrameWriter {
     this.#cork();
     this.#handOver();
     this.#write(payload);
+    if (this.#socket.writableLength > MAX_GATHERED_BYTES) this.#uncork();
   }
 
   #reserve(bytes: number): void {
     if (this.#end + bytes <= this.#slab.length) return;
     if (this.#start !== this.#end) {
-      this.#cork();
+      // A full slab leaves at once: the peer works on it while this turn goes on.
+      if (this.#slab.length < SLAB_BYTES) this.#cork();
       this.#handOver();
     }
     // A busy connection gets a larger slab at once, a quiet one is content with a small one.
@@ -175,11 +177,17 @@ export class FrameWriter {
     this.#end = 0;
   }
 
-  /** Until the end of the turn, so that all of it leaves in one write. */
+  /** What follows leaves in one write, at the end of the turn unless it grows large. */
   #cork(): void {
     if (this.#corked) return;
     this.#corked = true;
     this.#socket.cork();
+  }
+
+  #uncork(): void {
+    if (!this.#corked) return;
+    this.#corked = false;
+    this.#socket.uncork();
   }
 
   #handOver(): void {
