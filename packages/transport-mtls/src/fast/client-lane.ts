@@ -219,6 +219,7 @@ abstract class OutgoingStream extends FastStream {
   declare readonly connection: FastChannel;
   readonly call: OutgoingCall;
   protected over = false;
+
   constructor(connection: FastChannel, call: OutgoingCall) {
     super(connection);
     this.call = call;
