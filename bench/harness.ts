@@ -1,183 +1,140 @@
-import { type ChildProcess, fork } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Authority, createAuthority } from '@sallyport/pki';
-import type { LoadOptions, LoadResult } from './load.js';
-import type { Place } from './peer.js';
-import type { Answer, ProcessUsage, Question } from './peer-process.js';
+import type { Usage } from './child.js';
+import { Line, type Subject } from './line.js';
 
-export interface HarnessOptions {
-  readonly peers: readonly string[];
-  /** Calls in flight, one measurement each. */
-  readonly concurrencies: readonly number[];
-  readonly rounds: number;
+export interface HarnessOptions<Job> {
+  readonly subjects: readonly Subject[];
+  /** What each of them is measured at, one after the other. */
+  readonly jobs: readonly Job[];
+  /** How long a job takes, for the patience with it. */
   readonly durationMs: number;
-  readonly warmUpMs: number;
-  /** Flags of Node for the processes of the peers, e.g. `--cpu-prof`. */
+  readonly rounds: number;
+  /** Flags of Node for every process, e.g. `--cpu-prof`. */
   readonly nodeFlags: readonly string[];
   readonly onProgress: (text: string) => void;
 }
 
-/** One peer at one concurrency in one round. */
-export interface Measurement {
-  readonly peer: string;
-  readonly concurrency: number;
+/** One subject at one job in one round. */
+export interface Measurement<Job, Result> {
+  readonly subject: string;
+  /** Version of Node that ran it. */
+  readonly node: string;
+  readonly job: Job;
   readonly round: number;
-  readonly callsPerSecond: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
-  /** Per call. */
-  readonly clientCpuUs: number;
-  readonly serverCpuUs: number;
-  readonly clientRssMb: number;
-  readonly serverRssMb: number;
+  readonly result: Result;
+  readonly use: Readonly<Record<string, Use>>;
 }
 
-/** Longest a process may take to answer beyond the load it was asked for. */
-const PATIENCE_MS = 20_000;
+/** What the process of a role used for one measurement. */
+export interface Use {
+  readonly cpuUs: number;
+  readonly rssMb: number;
+}
 
 /**
- * Starts the server and the client of every peer, then measures one after the other, round by round, every second round
- * in reverse: whatever the machine does besides meets all of them. Ends every process it has started.
+ * Starts all processes and lets each subject do every job once without a measurement; then measures one after the other,
+ * round by round, every second round in reverse: whatever the machine does besides meets all of them. Ends every process it
+ * has started.
  */
-export async function measure(options: HarnessOptions): Promise<Measurement[]> {
-  const { peers, concurrencies, rounds, durationMs, warmUpMs, onProgress } = options;
-  const folder = await mkdtemp(join(tmpdir(), 'sallyport-bench-'));
-  const authority = createAuthority({ trustDomain: 'bench.test' });
-  const pairs: Pair[] = [];
-  try {
-    for (const [index, peer] of peers.entries()) {
-      const pair = await startPair(peer, authority, join(folder, String(index)), options.nodeFlags);
-      pairs.push(pair);
-      onProgress(`warming up ${peer}`);
-      for (const concurrency of concurrencies) await pair.client.load({ concurrency, durationMs: warmUpMs });
-    }
-    const found: Measurement[] = [];
-    for (let round = 1; round <= rounds; round++) {
-      onProgress(`round ${round} of ${rounds}`);
-      for (const concurrency of concurrencies) {
-        for (const pair of round % 2 === 1 ? pairs : pairs.toReversed()) {
-          found.push({ ...(await measureOnce(pair, { concurrency, durationMs })), round });
+export async function measure<Job, Result>(options: HarnessOptions<Job>): Promise<Measurement<Job, Result>[]> {
+  const { subjects, jobs, durationMs, rounds, nodeFlags, onProgress } = options;
+  return await inWorkshop(async (authority, folder) => {
+    const lines = new Map<string, Line<Job, Result>>();
+    try {
+      for (const [index, subject] of subjects.entries()) {
+        onProgress(`warming up ${subject.name}`);
+        const own = { authority, folder: join(folder, String(index)), nodeFlags };
+        const line = await Line.start<Job, Result>(subject, own);
+        lines.set(subject.name, line);
+        for (const job of jobs) await line.run(job, durationMs);
+      }
+      const found: Measurement<Job, Result>[] = [];
+      for (let round = 1; round <= rounds; round++) {
+        onProgress(`round ${round} of ${rounds}`);
+        for (const job of jobs) {
+          for (const [subject, line] of round % 2 === 1 ? lines : [...lines].reverse()) {
+            found.push({ subject, node: line.node, job, round, ...(await measureOnce(line, job, durationMs)) });
+          }
         }
       }
+      return found;
+    } finally {
+      await Promise.all([...lines.values()].map((line) => line.stop()));
     }
-    return found;
-  } finally {
-    await Promise.all(pairs.map((pair) => pair.stop()));
-    await rm(folder, { recursive: true, force: true });
-  }
+  });
 }
 
-interface Pair {
-  readonly peer: string;
-  readonly server: PeerProcess;
-  readonly client: PeerProcess;
-  stop(): Promise<void>;
+async function measureOnce<Job, Result>(line: Line<Job, Result>, job: Job, durationMs: number) {
+  const before = await line.usage();
+  const result = await line.run(job, durationMs);
+  const after = await line.usage();
+  const use = Object.fromEntries(
+    [...after].map(([role, { cpuUs, rssBytes }]) => [
+      role,
+      { cpuUs: cpuUs - (before.get(role)?.cpuUs ?? 0), rssMb: rssBytes / 2 ** 20 },
+    ]),
+  );
+  return { result, use };
 }
 
-async function startPair(
-  peer: string,
-  authority: Authority,
-  folder: string,
-  nodeFlags: readonly string[],
-): Promise<Pair> {
-  const issue = async (service: string): Promise<Place> => {
-    const identity = authority.issue({ id: `spiffe://bench.test/svc/${service}`, dns: ['localhost'] });
-    return { folder, identity: await identity.write(join(folder, service)) };
-  };
-  const server = await PeerProcess.start([peer, 'server', JSON.stringify(await issue('orders'))], nodeFlags);
-  try {
-    const place = JSON.stringify(await issue('web'));
-    const client = await PeerProcess.start([peer, 'client', place, server.address], nodeFlags);
-    const stop = async () => {
-      await client.stop();
-      await server.stop();
-    };
-    return { peer, server, client, stop };
-  } catch (error) {
-    await server.stop();
-    throw error;
-  }
+/** What the processes of a subject kept of one job. */
+export interface Growth {
+  readonly subject: string;
+  readonly node: string;
+  readonly growth: Readonly<Record<string, { readonly rssBytes: number; readonly heapBytes: number }>>;
 }
 
-async function measureOnce({ peer, server, client }: Pair, load: LoadOptions): Promise<Omit<Measurement, 'round'>> {
-  const before = await server.usage();
-  const { load: result, usage: clientUsage } = await client.load(load);
-  const after = await server.usage();
-  return {
-    peer,
-    concurrency: load.concurrency,
-    callsPerSecond: result.calls / result.seconds,
-    p50Ms: result.p50Ms,
-    p99Ms: result.p99Ms,
-    clientCpuUs: clientUsage.cpuUs / result.calls,
-    serverCpuUs: (after.cpuUs - before.cpuUs) / result.calls,
-    clientRssMb: clientUsage.rssBytes / 2 ** 20,
-    serverRssMb: after.rssBytes / 2 ** 20,
-  };
+export interface GrowthOptions<Job> {
+  readonly subject: Subject;
+  /** Done first, so that what is needed once is there already. */
+  readonly warmUp: Job;
+  readonly job: Job;
+  readonly durationMs: number;
+  readonly nodeFlags: readonly string[];
 }
 
-/** A child process that answers one question at a time. */
-class PeerProcess {
-  readonly #child: ChildProcess;
-  address = '';
-
-  private constructor(child: ChildProcess) {
-    this.#child = child;
-  }
-
-  static async start(args: readonly string[], nodeFlags: readonly string[]): Promise<PeerProcess> {
-    const program = fileURLToPath(new URL('peer-process.js', import.meta.url));
-    const peerProcess = new PeerProcess(fork(program, args, { execArgv: [...nodeFlags] }));
+/** Lets a subject do one job in processes of their own, and measures by how much they have grown once it is done. */
+export async function measureGrowth<Job>(options: GrowthOptions<Job>): Promise<Growth> {
+  const { subject, warmUp, job, durationMs, nodeFlags } = options;
+  return await inWorkshop(async (authority, folder) => {
+    const own = { authority, folder, nodeFlags: ['--expose-gc', ...nodeFlags] };
+    const line = await Line.start<Job, unknown>(subject, own);
     try {
-      peerProcess.address = (await peerProcess.#answer<{ ready: string }>(PATIENCE_MS)).ready;
-      return peerProcess;
-    } catch (error) {
-      await peerProcess.stop();
-      throw error;
+      await line.run(warmUp, durationMs);
+      const before = await settledUsage(line);
+      await line.run(job, durationMs);
+      const after = await settledUsage(line);
+      const growth = Object.fromEntries([...after].map(([role, usage]) => [role, difference(usage, before.get(role))]));
+      return { subject: subject.name, node: line.node, growth };
+    } finally {
+      await line.stop();
     }
-  }
+  });
+}
 
-  async usage(): Promise<ProcessUsage> {
-    return (await this.#ask<{ usage: ProcessUsage }>({ ask: 'usage' })).usage;
-  }
+/** The first question collects the garbage; what that sets free goes in the turns after it. */
+async function settledUsage(line: Line<never, unknown>): Promise<Map<string, Usage>> {
+  await line.usage();
+  await sleep(300);
+  return await line.usage();
+}
 
-  load(options: LoadOptions): Promise<{ load: LoadResult; usage: ProcessUsage }> {
-    return this.#ask({ ask: 'load', ...options }, options.durationMs);
-  }
+function difference(after: Usage, before: Usage | undefined) {
+  return {
+    rssBytes: after.rssBytes - (before?.rssBytes ?? 0),
+    heapBytes: after.heapBytes - (before?.heapBytes ?? 0),
+  };
+}
 
-  /** Asks it to end, and sees to it. */
-  async stop(): Promise<void> {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const ended = new Promise<void>((resolve) => this.#child.once('exit', () => resolve()));
-    const impatience = setTimeout(() => this.#child.kill('SIGKILL'), 5000);
-    if (this.#child.connected) this.#child.send({ ask: 'stop' } satisfies Question);
-    await ended;
-    clearTimeout(impatience);
-  }
-
-  #ask<T extends Answer>(question: Question, extraMs = 0): Promise<T> {
-    const answer = this.#answer<T>(PATIENCE_MS + extraMs);
-    this.#child.send(question);
-    return answer;
-  }
-
-  #answer<T extends Answer>(timeoutMs: number): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const settle = (how: () => void) => {
-        clearTimeout(timer);
-        this.#child.off('message', answered);
-        this.#child.off('exit', ended);
-        how();
-      };
-      const answered = (answer: Answer) =>
-        settle(() => ('failed' in answer ? reject(new Error(answer.failed)) : resolve(answer as T)));
-      const ended = () => settle(() => reject(new Error('a process of the benchmark ended early')));
-      const timer = setTimeout(() => settle(() => reject(new Error('a process did not answer'))), timeoutMs);
-      this.#child.once('message', answered);
-      this.#child.once('exit', ended);
-    });
+async function inWorkshop<T>(work: (authority: Authority, folder: string) => Promise<T>): Promise<T> {
+  const folder = await mkdtemp(join(tmpdir(), 'sallyport-bench-'));
+  try {
+    return await work(createAuthority({ trustDomain: 'bench.test' }), folder);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
   }
 }

@@ -1,11 +1,15 @@
 /*
  * npm run bench -- rpc [options]
- *   --quick             shorter and less exact, under a minute
- *   --rounds <n>        how often each peer is measured
- *   --duration-ms <n>   length of one measurement
- *   --in-flight <n,n>   calls in flight; 1,8,32 if left out
- *   --json <file>       where the result goes; bench/results/local/<scenario>.json if left out
- *   --profile <folder>  CPU profiles of every process go there
+ *   --quick              shorter and less exact, under two minutes
+ *   --peers <name,name>  some of them
+ *   --parts <name,name>  some of unary, streams and idle
+ *   --node <version>     runs every peer on that Node, e.g. 24
+ *   --rounds <n>         how often each peer is measured
+ *   --duration-ms <n>    length of one measurement
+ *   --in-flight <n,n>    calls in flight
+ *   --connections <n>    idle connections
+ *   --out <folder>       where <scenario>.md, .json and .svg go; bench/results/local if left out
+ *   --profile <folder>   CPU profiles of every process go there
  */
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,31 +22,48 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     quick: { type: 'boolean', default: false },
+    peers: { type: 'string' },
+    parts: { type: 'string' },
+    node: { type: 'string' },
     rounds: { type: 'string' },
     'duration-ms': { type: 'string' },
     'in-flight': { type: 'string' },
-    json: { type: 'string' },
+    connections: { type: 'string' },
+    out: { type: 'string' },
     profile: { type: 'string' },
   },
 });
 const [name = 'rpc'] = positionals;
 const run = Object.hasOwn(scenarios, name) ? scenarios[name as keyof typeof scenarios] : undefined;
-if (!run) {
-  console.error(`There is no scenario ${name}; there are: ${Object.keys(scenarios).join(', ')}.`);
-  process.exitCode = 1;
-} else {
-  const local = fileURLToPath(new URL(`../results/local/${name}.json`, import.meta.url));
+try {
+  if (!run) throw new Error(`There is no scenario ${name}; there are: ${Object.keys(scenarios).join(', ')}.`);
   await run({
     quick: values.quick,
-    rounds: values.rounds === undefined ? undefined : whole(values.rounds),
-    durationMs: values['duration-ms'] === undefined ? undefined : whole(values['duration-ms']),
-    concurrencies: values['in-flight']?.split(',').map(whole),
-    json: resolve(values.json ?? local),
+    peers: values.peers?.split(','),
+    parts: values.parts?.split(','),
+    node: values.node,
+    rounds: whole(values.rounds),
+    durationMs: whole(values['duration-ms']),
+    concurrencies: values['in-flight']?.split(',').map(wholeNumber),
+    connections: whole(values.connections),
+    out: values.out === undefined ? fileURLToPath(new URL('../results/local', import.meta.url)) : resolve(values.out),
     nodeFlags: values.profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${resolve(values.profile)}`],
+    onProgress: (text) => console.error(text),
   });
+} catch (error) {
+  console.error(error instanceof Error ? messagesOf(error) : error);
+  process.exitCode = 1;
 }
 
-function whole(text: string): number {
+function whole(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : wholeNumber(text);
+}
+
+function wholeNumber(text: string): number {
   if (!/^[1-9]\d{0,6}$/.test(text)) throw new Error(`${text} is not a whole number above 0`);
   return Number(text);
+}
+
+function messagesOf({ message, cause }: Error): string {
+  return cause instanceof Error ? `${message}: ${messagesOf(cause)}` : message;
 }

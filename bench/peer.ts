@@ -1,19 +1,9 @@
-import type { IdentityFiles } from '@sallyport/pki';
+import type { Place } from './line.js';
 
-/** A way to make the same unary call: what is compared. Each side runs in a process of its own. */
+/** A way to make the same calls: what is compared. Each side runs in a process of its own. */
 export interface Peer {
-  /** Packages whose versions the report names. */
-  readonly packages: readonly string[];
   serve(place: Place): Promise<Serving>;
   connect(place: Place, address: string): Promise<Connected>;
-}
-
-/** Where the processes of one peer find what they share. */
-export interface Place {
-  /** Private folder, for a registry or whatever else it needs. */
-  readonly folder: string;
-  /** Of this process. */
-  readonly identity: IdentityFiles;
 }
 
 export interface Serving {
@@ -24,6 +14,12 @@ export interface Serving {
 
 export interface Connected {
   call(order: Order): Promise<Receipt>;
+  /** A server stream: the receipts of the orders 0, 1, 2 … */
+  receipts?(count: number, received: (receipt: Receipt) => void): Promise<void>;
+  /** A server stream of `blobOf(0, bytes)`, `blobOf(1, bytes)` … */
+  blobs?(request: BlobRequest, received: (blob: Uint8Array) => void): Promise<void>;
+  /** Opens that many connections more and keeps them until the end. */
+  hold?(connections: number): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -39,6 +35,16 @@ export interface Receipt {
   readonly customer: string;
   readonly cents: number;
   readonly lines: string[];
+}
+
+/** What a server stream is asked for. */
+export interface StreamRequest {
+  readonly count: number;
+}
+
+export interface BlobRequest extends StreamRequest {
+  /** Length of each. */
+  readonly bytes: number;
 }
 
 export function orderOf(number: number): Order {
@@ -59,10 +65,31 @@ export function receiptOf({ id, customer, items }: Order): Receipt {
   return { id, customer, cents, lines: items.map(({ sku, count }) => `${count} x ${sku}, confirmed for delivery`) };
 }
 
+const blobs = new Map<number, Buffer[]>();
+
+/** So many bytes that begin with their number. Kept, so that making them is no part of what is measured. */
+export function blobOf(number: number, bytes: number): Buffer {
+  const ofSize = blobs.get(bytes) ?? [];
+  blobs.set(bytes, ofSize);
+  const known = ofSize[number];
+  if (known) return known;
+  const blob = Buffer.alloc(bytes, 'sallyport');
+  blob.writeUInt32BE(number);
+  ofSize[number] = blob;
+  return blob;
+}
+
 /** Throws unless the receipt is the one of this order. */
-export function check(order: Order, receipt: Receipt): void {
+export function checkReceipt(order: Order, receipt: Receipt): void {
   const last = order.items[2]?.count ?? 0;
   if (receipt.id !== order.id || receipt.cents !== 4448 + 125 * last || receipt.lines.length !== 3) {
     throw new Error(`the answer to ${order.id} is wrong`);
+  }
+}
+
+export function checkBlob(number: number, bytes: number, blob: Uint8Array): void {
+  const { buffer, byteOffset, byteLength } = blob;
+  if (byteLength !== bytes || new DataView(buffer, byteOffset).getUint32(0) !== number) {
+    throw new Error(`blob ${number} is wrong`);
   }
 }

@@ -1,106 +1,94 @@
-import { type HarnessOptions, type Measurement, measure } from './harness.js';
-import { loadPeer, peerNames } from './peers.js';
-import { describe, environment, shown, table, writeJson } from './report.js';
-import { type Spread, spread } from './statistics.js';
-
-/** What the others are compared with. */
-const BASELINE = 'raw grpc-js';
+import type { HarnessOptions, Measurement } from './harness.js';
+import { benchIdle } from './idle.js';
+import type { Load, LoadResult } from './load.js';
+import { type PeerEntry, peers } from './peers.js';
+import { type Provided, provide } from './provide.js';
+import { describe, environment, type Section, writeReport } from './report.js';
+import { benchStreams } from './streams.js';
+import { benchUnary } from './unary.js';
 
 export interface RpcBenchOptions {
-  /** Shorter, less exact: under a minute. */
+  /** Shorter, less exact: under two minutes. */
   readonly quick: boolean;
+  /** Left out: all of them. */
+  readonly peers?: readonly string[] | undefined;
+  /** Of `unary`, `streams` and `idle`. Left out: all three. */
+  readonly parts?: readonly string[] | undefined;
+  /** Node that runs every peer, e.g. `24`. Left out: the one of the harness, or a newer one where a peer needs it. */
+  readonly node?: string | undefined;
   /** Left out: 9, or 3 when quick. */
   readonly rounds?: number | undefined;
-  /** Of each measurement. Left out: 2,000, or 1,000 when quick. */
+  /** Of each measurement. Left out: 2,000, or 500 when quick. */
   readonly durationMs?: number | undefined;
-  /** Calls in flight, one measurement each. Left out: 1, 8 and 32. */
+  /** Calls in flight, one measurement each. Left out: 1, 4, 8, 32 and 128, or 1, 8 and 32 when quick. */
   readonly concurrencies?: readonly number[] | undefined;
-  /** File the result is written to. */
-  readonly json: string;
+  /** Left out: 1,000. */
+  readonly connections?: number | undefined;
+  /** Folder for the report. */
+  readonly out: string;
   readonly nodeFlags: readonly string[];
+  readonly onProgress: (text: string) => void;
 }
 
-/** Unary calls of about 200 bytes each way over mutual TLS on loopback, one connection, peers in alternation. */
+/** What the parts of the scenario have in common. */
+export interface RpcSettings extends Pick<HarnessOptions<Load>, 'durationMs' | 'rounds' | 'nodeFlags' | 'onProgress'> {
+  readonly concurrencies: readonly number[];
+  readonly connections: number;
+}
+
+export type RpcMeasurement = Measurement<Load, LoadResult>;
+
+/** A peer and the processes that can be started for it. */
+export interface Contestant extends PeerEntry, Pick<Provided['subjects'][number], 'program' | 'roles' | 'node'> {}
+
+const parts = { unary: benchUnary, streams: benchStreams, idle: benchIdle };
+type Part = keyof typeof parts;
+
+/** Calls over loopback, peers in alternation: unary, server streams, and what connections cost that do nothing. */
 export async function benchRpc(options: RpcBenchOptions): Promise<void> {
-  const { quick, rounds, durationMs, concurrencies = [1, 8, 32], json, nodeFlags } = options;
-  const usualMs = quick ? 1000 : 2000;
-  const settings = {
-    peers: peerNames,
-    concurrencies,
-    rounds: rounds ?? (quick ? 3 : 9),
-    durationMs: durationMs ?? usualMs,
-    warmUpMs: durationMs ?? usualMs,
-  } satisfies Partial<HarnessOptions>;
-  const packages = (await Promise.all(peerNames.map(loadPeer))).flatMap((peer) => peer.packages);
-  const where = await environment([...new Set(packages)]);
-  console.log(`${describe(where)}\n`);
-
-  const measurements = await measure({ ...settings, nodeFlags, onProgress: (text) => console.error(text) });
-  const rows = settings.concurrencies.flatMap((concurrency) =>
-    peerNames.map((peer) => summarize(measurements, peer, concurrency)),
-  );
-  console.log(`\n${tableOf(rows)}`);
-  await writeJson(json, { scenario: 'rpc', environment: where, settings, summary: rows, measurements });
-}
-
-/** One peer at one concurrency, over all rounds. */
-interface Summary {
-  readonly peer: string;
-  readonly concurrency: number;
-  readonly callsPerSecond: Spread;
-  /** Throughput relative to the baseline in the same round. */
-  readonly ratio: Spread;
-  readonly p50Ms: Spread;
-  readonly p99Ms: Spread;
-  readonly clientCpuUs: Spread;
-  readonly serverCpuUs: Spread;
-  readonly clientRssMb: Spread;
-  readonly serverRssMb: Spread;
-}
-
-function summarize(all: readonly Measurement[], peer: string, concurrency: number): Summary {
-  const of = (name: string) => all.filter((one) => one.peer === name && one.concurrency === concurrency);
-  const own = of(peer);
-  const baseline = new Map(of(BASELINE).map(({ round, callsPerSecond }) => [round, callsPerSecond]));
-  const over = (value: (one: Measurement) => number) => spread(own.map(value));
-  return {
-    peer,
-    concurrency,
-    callsPerSecond: over((one) => one.callsPerSecond),
-    ratio: over((one) => one.callsPerSecond / (baseline.get(one.round) ?? Number.NaN)),
-    p50Ms: over((one) => one.p50Ms),
-    p99Ms: over((one) => one.p99Ms),
-    clientCpuUs: over((one) => one.clientCpuUs),
-    serverCpuUs: over((one) => one.serverCpuUs),
-    clientRssMb: over((one) => one.clientRssMb),
-    serverRssMb: over((one) => one.serverRssMb),
+  const { quick, nodeFlags, onProgress } = options;
+  const settings: RpcSettings = {
+    rounds: options.rounds ?? (quick ? 3 : 9),
+    durationMs: options.durationMs ?? (quick ? 500 : 2000),
+    concurrencies: options.concurrencies ?? (quick ? [1, 8, 32] : [1, 4, 8, 32, 128]),
+    connections: options.connections ?? 1000,
+    nodeFlags,
+    onProgress,
   };
+  const chosenParts = choose('part', Object.keys(parts) as Part[], options.parts, (name) => name);
+  const chosenPeers = choose('peer', peers, options.peers, ({ name }) => name);
+
+  const { subjects, absent } = await provide(chosenPeers, options.node);
+  for (const { peer, reason, output } of absent) onProgress(`left out: ${peer}: ${reason}\n${output}`);
+  if (subjects.length === 0) throw new Error('There is no peer left to measure.');
+  const contestants = subjects.flatMap((subject) =>
+    chosenPeers.filter(({ name }) => name === subject.name).map((entry): Contestant => ({ ...entry, ...subject })),
+  );
+  const where = await environment(packagesOf(contestants, false), packagesOf(contestants, true));
+  const sections: Section[] = [];
+  for (const part of chosenParts) sections.push(...(await parts[part](contestants, settings)));
+
+  const { rounds, durationMs } = settings;
+  const head = [
+    `${describe(where)}; ${rounds} rounds of ${durationMs} ms.`,
+    ...absent.map(({ peer, reason }) => `Left out: ${peer}, ${reason}.`),
+  ];
+  console.log(`\n${[...head, ...sections.map(({ markdown }) => markdown)].join('\n\n')}`);
+  await writeReport(options.out, 'rpc', head, sections, {
+    environment: where,
+    settings: { ...settings, nodeFlags: undefined, onProgress: undefined },
+    absent: absent.map(({ peer, reason }) => ({ peer, reason })),
+  });
 }
 
-function tableOf(rows: readonly Summary[]): string {
-  const head = [
-    'peer',
-    'in flight',
-    'calls/s',
-    'ratio',
-    'p50 ms',
-    'p99 ms',
-    'client CPU µs',
-    'server CPU µs',
-    'RSS MB',
-  ];
-  return table(
-    head,
-    rows.map((row) => [
-      row.peer,
-      String(row.concurrency),
-      shown(row.callsPerSecond),
-      shown(row.ratio, 2),
-      shown(row.p50Ms, 2),
-      shown(row.p99Ms, 2),
-      shown(row.clientCpuUs),
-      shown(row.serverCpuUs),
-      `${row.clientRssMb.median.toFixed(0)} + ${row.serverRssMb.median.toFixed(0)}`,
-    ]),
-  );
+/** All, or those that are named. Throws if there is no such one. */
+function choose<T>(what: string, all: readonly T[], names: readonly string[] | undefined, nameOf: (one: T) => string) {
+  const unknown = names?.find((name) => !all.some((one) => nameOf(one) === name));
+  if (unknown !== undefined)
+    throw new Error(`There is no ${what} ${unknown}; there are: ${all.map(nameOf).join(', ')}.`);
+  return names ? all.filter((one) => names.includes(nameOf(one))) : all;
+}
+
+function packagesOf(contestants: readonly Contestant[], foreign: boolean): string[] {
+  return [...new Set(contestants.filter((one) => one.foreign === foreign).flatMap(({ packages }) => packages))];
 }

@@ -1,4 +1,4 @@
-/* npm run bench -- <scenario> [--quick] [--json <file>] [--profile <folder>]: see docs/benchmarks.md */
+/* npm run bench -- <scenario> [--quick] [--out <folder>] [--profile <folder>]: see docs/benchmarks.md */
 import { join } from 'node:path';
 import { root, run, runAsProgram } from './process.mjs';
 import { setup } from './setup.mjs';

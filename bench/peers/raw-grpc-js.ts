@@ -1,29 +1,41 @@
-import { readFile } from 'node:fs/promises';
 import {
   Client,
+  type ClientReadableStream,
   credentials,
   Server,
   ServerCredentials,
   type ServerUnaryCall,
+  type ServerWritableStream,
   type ServiceDefinition,
   type sendUnaryData,
 } from '@grpc/grpc-js';
-import type { IdentityFiles } from '@sallyport/pki';
-import { type Order, type Peer, type Receipt, receiptOf } from '../peer.js';
+import { readCredentials } from '../credentials.js';
+import {
+  type BlobRequest,
+  blobOf,
+  type Order,
+  orderOf,
+  type Peer,
+  type Receipt,
+  receiptOf,
+  type StreamRequest,
+} from '../peer.js';
 
 /**
  * @grpc/grpc-js as its documentation shows it, on mutual TLS with certificates of the same authority: no validation, no
  * authorization, no deadline.
  */
 export const peer: Peer = {
-  packages: ['@grpc/grpc-js'],
-
   async serve({ identity }) {
-    const { ca, cert, key } = await read(identity);
+    const { ca, cert, key } = await readCredentials(identity);
     const server = new Server();
     server.addService(definition, {
       place: (call: ServerUnaryCall<Order, Receipt>, respond: sendUnaryData<Receipt>) =>
         respond(null, receiptOf(call.request)),
+      receipts: (call: ServerWritableStream<StreamRequest, Receipt>) =>
+        writeAll(call, (number) => receiptOf(orderOf(number))),
+      blobs: (call: ServerWritableStream<BlobRequest, Buffer>) =>
+        writeAll(call, (number) => blobOf(number, call.request.bytes)),
     });
     const keyPairs = [{ private_key: key, cert_chain: cert }];
     const port = await new Promise<number>((resolve, reject) => {
@@ -35,23 +47,83 @@ export const peer: Peer = {
   },
 
   async connect({ identity }, address) {
-    const { ca, cert, key } = await read(identity);
-    const client = new Client(address, credentials.createSsl(ca, key, cert), {
-      'grpc.ssl_target_name_override': 'localhost',
-    });
-    const { path, requestSerialize, responseDeserialize } = definition.place;
+    const { ca, cert, key } = await readCredentials(identity);
+    const open = () =>
+      new Client(address, credentials.createSsl(ca, key, cert), {
+        'grpc.ssl_target_name_override': 'localhost',
+        'grpc.use_local_subchannel_pool': 1,
+      });
+    const client = open();
+    const held: Client[] = [];
+    const { place, receipts, blobs } = definition;
     return {
       call: (order) =>
         new Promise((resolve, reject) => {
-          client.makeUnaryRequest(path, requestSerialize, responseDeserialize, order, (error, receipt) => {
-            if (receipt) resolve(receipt);
-            else reject(error ?? new Error('no answer'));
-          });
+          client.makeUnaryRequest(
+            place.path,
+            place.requestSerialize,
+            place.responseDeserialize,
+            order,
+            (error, receipt) => {
+              if (receipt) resolve(receipt);
+              else reject(error ?? new Error('no answer'));
+            },
+          );
         }),
-      stop: async () => client.close(),
+      receipts: (count, received) =>
+        readAll(
+          client.makeServerStreamRequest(receipts.path, receipts.requestSerialize, receipts.responseDeserialize, {
+            count,
+          }),
+          received,
+        ),
+      blobs: (request, received) =>
+        readAll(
+          client.makeServerStreamRequest(blobs.path, blobs.requestSerialize, blobs.responseDeserialize, request),
+          received,
+        ),
+      async hold(connections) {
+        for (let opened = 0; opened < connections; opened++) {
+          const one = open();
+          held.push(one);
+          await new Promise<void>((resolve, reject) =>
+            one.waitForReady(Date.now() + 10_000, (error) => (error ? reject(error) : resolve())),
+          );
+        }
+      },
+      async stop() {
+        for (const one of [client, ...held]) one.close();
+      },
     };
   },
 };
+
+/** As fast as the client reads. */
+function writeAll<T>(
+  call: ServerWritableStream<StreamRequest, T> | ServerWritableStream<BlobRequest, T>,
+  messageOf: (number: number) => T,
+): void {
+  let number = 0;
+  const more = () => {
+    while (number < call.request.count) if (!call.write(messageOf(number++))) return void call.once('drain', more);
+    call.end();
+  };
+  more();
+}
+
+function readAll<T>(stream: ClientReadableStream<T>, received: (message: T) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    stream.on('error', reject).on('end', resolve);
+    stream.on('data', (message: T) => {
+      try {
+        received(message);
+      } catch (error) {
+        reject(error);
+        stream.cancel();
+      }
+    });
+  });
+}
 
 const definition = {
   place: {
@@ -63,6 +135,24 @@ const definition = {
     responseSerialize: write<Receipt>,
     responseDeserialize: parse<Receipt>,
   },
+  receipts: {
+    path: '/bench.orders.v1.Orders/receipts',
+    requestStream: false,
+    responseStream: true,
+    requestSerialize: write<StreamRequest>,
+    requestDeserialize: parse<StreamRequest>,
+    responseSerialize: write<Receipt>,
+    responseDeserialize: parse<Receipt>,
+  },
+  blobs: {
+    path: '/bench.orders.v1.Orders/blobs',
+    requestStream: false,
+    responseStream: true,
+    requestSerialize: write<BlobRequest>,
+    requestDeserialize: parse<BlobRequest>,
+    responseSerialize: (blob: Buffer) => blob,
+    responseDeserialize: (bytes: Buffer) => bytes,
+  },
 } satisfies ServiceDefinition;
 
 function write<T>(message: T): Buffer {
@@ -71,8 +161,4 @@ function write<T>(message: T): Buffer {
 
 function parse<T>(bytes: Buffer): T {
   return JSON.parse(bytes.toString());
-}
-
-async function read({ ca, cert, key }: IdentityFiles) {
-  return { ca: await readFile(ca), cert: await readFile(cert), key: await readFile(key) };
 }

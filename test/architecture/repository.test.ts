@@ -64,7 +64,7 @@ function read(path: string): string {
 function directDependencies(): string[] {
   const manifests = [
     ...packages().map(({ manifest }) => manifest),
-    ...['.', 'test', 'examples', 'bench'].map(readManifest),
+    ...['.', 'test', 'examples', 'bench', 'bench/foreign'].map(readManifest),
   ];
   const names = manifests.flatMap((manifest) => Object.keys({ ...manifest.dependencies, ...manifest.devDependencies }));
   return [...new Set(names)].filter((name) => name !== 'sallyport' && !name.startsWith('@sallyport/')).sort();

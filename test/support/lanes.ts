@@ -1,13 +1,35 @@
+import type { LaneName } from '@sallyport/transport-mtls/spi';
+
 /** A way that calls take on the wire. Everything that matters sits above the lanes, so every suite of attacks runs on each. */
 export interface Lane {
-  readonly name: string;
+  readonly name: LaneName;
   /** The protocol that a peer offers to get on it (RFC 7301). */
   readonly alpn: string;
 }
 
-const lanes: readonly Lane[] = [{ name: 'grpc', alpn: 'h2' }];
+const lanes: readonly Lane[] = [
+  { name: 'grpc', alpn: 'h2' },
+  { name: 'fast', alpn: 'sallyport-grpc/1' },
+];
 
-/** Defines the same suite once for each lane. */
-export function forEachLane(suite: (lane: Lane) => void): void {
-  for (const lane of lanes) describe(`on the ${lane.name} lane`, () => suite(lane));
+let forced: readonly LaneName[] | undefined;
+
+/** The lanes that the meshes of a running suite may use: one of them inside of `forEachLane`, otherwise all. */
+export function lanesUnderTest(): { readonly lanes?: readonly LaneName[] } {
+  return forced ? { lanes: forced } : {};
+}
+
+/** Defines the same suite once for each lane, or for those that are named. */
+export function forEachLane(suite: (lane: Lane) => void, names: readonly LaneName[] = ['grpc', 'fast']): void {
+  for (const lane of lanes.filter(({ name }) => names.includes(name))) {
+    describe(`on the ${lane.name} lane`, () => {
+      before(() => {
+        forced = [lane.name];
+      });
+      after(() => {
+        forced = undefined;
+      });
+      suite(lane);
+    });
+  }
 }

@@ -1,7 +1,8 @@
 import { createService, type Logger, registry, type Service, type ServiceOptions, silentLogger } from '@sallyport/core';
 import type { Clock, Registry } from '@sallyport/core/spi';
 import { type Authority, createAuthority, type IssueOptions } from '@sallyport/pki';
-import { type ClientOptions, client, type ServerOptions, server } from '@sallyport/transport-mtls';
+import type { ClientOptions, ServerOptions } from '@sallyport/transport-mtls';
+import { clientOn, type LaneName, serverOn } from '@sallyport/transport-mtls/spi';
 import { type IssuedMaterial, IssuedSource } from './issued-source.js';
 
 export interface MeshOptions {
@@ -13,6 +14,8 @@ export interface MeshOptions {
   readonly logger?: Logger;
   /** Default: a new `registry.memory()`. */
   readonly registry?: Registry;
+  /** The lanes that its services offer and take. Left out: all, as in production; only tests of the SDK itself care. */
+  readonly lanes?: readonly LaneName[];
 }
 
 /** Options of a service in a mesh: those of `createService` without what the mesh supplies. `authorize` denies everybody by default. */
@@ -65,10 +68,12 @@ class TestMesh implements Mesh {
   readonly authority: Authority;
   readonly registry: Registry;
   readonly #options: MeshOptions;
+  readonly #lanes: readonly LaneName[];
   readonly #members = new Map<Service, Member>();
 
   constructor(options: MeshOptions) {
     this.#options = options;
+    this.#lanes = options.lanes ?? ['fast', 'grpc'];
     this.trustDomain = options.trustDomain ?? 'test.sallyport';
     this.authority = createAuthority({ trustDomain: this.trustDomain });
     this.registry = options.registry ?? registry.memory();
@@ -80,12 +85,12 @@ class TestMesh implements Mesh {
 
   service(name: string, options: MeshServiceOptions = {}): Service {
     const { server: serverOptions, client: clientOptions, certificate, ...rest } = options;
-    const transport = server({ ...serverOptions, address: '127.0.0.1:0' });
+    const transport = serverOn(this.#lanes, { ...serverOptions, address: '127.0.0.1:0' });
     return this.#join(this.id(name), certificate ?? {}, (tls) => ({
       name,
       tls,
       server: transport,
-      client: client(clientOptions),
+      client: clientOn(this.#lanes, clientOptions ?? {}),
       authorize: [],
       ...rest,
     }));
@@ -93,7 +98,7 @@ class TestMesh implements Mesh {
 
   async callerAs(identity: string): Promise<Service> {
     const id = identity.startsWith('spiffe://') ? identity : this.id(identity);
-    const caller = this.#join(id, {}, (tls) => ({ name: 'caller', tls, client: client() }));
+    const caller = this.#join(id, {}, (tls) => ({ name: 'caller', tls, client: clientOn(this.#lanes, {}) }));
     await caller.start();
     return caller;
   }

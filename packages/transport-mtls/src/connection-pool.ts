@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import {
   CallError,
@@ -16,25 +16,37 @@ import {
   type UnaryFlight,
 } from '@sallyport/core/spi';
 import type { ResolvedClientOptions } from './client-options.js';
+import { FastChannel } from './fast/client-lane.js';
+import { DeadlineWheel } from './fast/deadline-wheel.js';
+import { FAST_PROTOCOL } from './fast/protocol.js';
 import { GrpcChannel } from './grpc/client-lane.js';
 import { HandshakeRefusedError, handshake } from './handshake.js';
+import { type ClientLane, type LaneName, protocolOf } from './lane.js';
 
 /** The handshake's own timeout speaks first, because it knows why. */
 const LAST_WORD_MS = 50;
 
+interface PoolContext {
+  readonly host: ClientHost;
+  readonly options: ResolvedClientOptions;
+  /** In order of preference. */
+  readonly lanes: readonly LaneName[];
+  readonly wheel: DeadlineWheel;
+  /** Targets that speak plain gRPC only: asked once, then dialled as such. */
+  readonly plainPeers: Set<string>;
+}
+
 /** One connection per instance and per generation of our identity. */
 export class Pool implements ConnectionPool {
-  readonly #host: ClientHost;
-  readonly #options: ResolvedClientOptions;
+  readonly #context: PoolContext;
   readonly #connections = new Map<string, PooledConnection>();
   /** Replaced ones whose calls are still running. */
   readonly #retired = new Set<PooledConnection>();
   readonly #unsubscribe: () => void;
   #closed = false;
 
-  constructor(host: ClientHost, options: ResolvedClientOptions) {
-    this.#host = host;
-    this.#options = options;
+  constructor(host: ClientHost, options: ResolvedClientOptions, lanes: readonly LaneName[]) {
+    this.#context = { host, options, lanes, wheel: new DeadlineWheel(), plainPeers: new Set() };
     this.#unsubscribe = host.tls.onChange((material) => this.#follow(material));
   }
 
@@ -64,6 +76,7 @@ export class Pool implements ConnectionPool {
     for (const [key, connection] of this.#connections) {
       if (connection.target.service !== service || instances.has(connection.target.instance)) continue;
       this.#connections.delete(key);
+      this.#context.plainPeers.delete(key);
       this.#retire(connection);
     }
   }
@@ -79,9 +92,9 @@ export class Pool implements ConnectionPool {
   #connectionTo(target: ConnectTarget): PooledConnection {
     if (this.#closed) throw new CallError('UNAVAILABLE', 'the client is closed');
     const known = this.#connections.get(target.key);
-    if (known && !known.expired) return known;
+    if (known && !known.spent) return known;
     if (known) this.#retire(known);
-    const connection = new PooledConnection(target, this.#host, this.#options);
+    const connection = new PooledConnection(target, this.#context);
     this.#connections.set(target.key, connection);
     return connection;
   }
@@ -108,25 +121,30 @@ export class Pool implements ConnectionPool {
 
 class PooledConnection implements Connection {
   readonly target: ConnectTarget;
-  readonly #host: ClientHost;
-  readonly #options: ResolvedClientOptions;
+  readonly #context: PoolContext;
   readonly #material: TlsMaterial;
-  readonly #channel: GrpcChannel;
+  #lane: ClientLane | undefined;
+  /** Redials by itself, so it is made once. */
+  #grpc: GrpcChannel | undefined;
+  /** Of a server that chose plain gRPC: the connection that told us, waiting for grpc-js. */
+  #plain: TLSSocket | undefined;
+  #tcp: Socket | undefined;
   #socket: TLSSocket | undefined;
   #peer: PeerIdentity | undefined;
   #revocationKey: string | undefined;
   #attempt: Promise<void> | undefined;
   #lastFailure = 'nobody answers';
-  #calls = 0;
   #onIdle: (() => void) | undefined;
   #grace: Timer | undefined;
 
-  constructor(target: ConnectTarget, host: ClientHost, options: ResolvedClientOptions) {
+  constructor(target: ConnectTarget, context: PoolContext) {
     this.target = target;
-    this.#host = host;
-    this.#options = options;
-    this.#material = host.tls.current();
-    this.#channel = new GrpcChannel(target.endpoint, (socket) => this.#handshake(socket), options);
+    this.#context = context;
+    this.#material = context.host.tls.current();
+  }
+
+  get lane(): string {
+    return this.#lane?.name ?? 'none';
   }
 
   get peer(): PeerIdentity {
@@ -140,17 +158,22 @@ class PooledConnection implements Connection {
   }
 
   get usable(): boolean {
-    return this.#channel.connected && !this.expired;
+    return (this.#lane?.usable ?? false) && !this.#expired;
+  }
+
+  /** It had its connection, and that one takes no more calls. */
+  get spent(): boolean {
+    return this.#expired || (this.#lane !== undefined && this.#lane !== this.#grpc && !this.#lane.usable);
   }
 
   /** The server's certificate has run out since: it must show a new one before it gets another call. */
-  get expired(): boolean {
+  get #expired(): boolean {
     return this.#peer !== undefined && this.#peer.notAfter <= Date.now();
   }
 
   /** Made with an identity that has been rotated since. */
   get outdated(): boolean {
-    return this.#material !== this.#host.tls.current();
+    return this.#material !== this.#context.host.tls.current();
   }
 
   /** Joins the attempt under way, or starts one; the attempt outlives an impatient call, because others may have joined it. */
@@ -163,17 +186,11 @@ class PooledConnection implements Connection {
   }
 
   unary(call: OutgoingCall, message: Uint8Array): UnaryFlight {
-    this.#calls++;
-    const flight = this.#channel.unary(call, message);
-    flight.result.then(this.#ended, this.#ended);
-    return flight;
+    return this.#open.unary(call, message);
   }
 
   stream(call: OutgoingCall): ClientStream {
-    this.#calls++;
-    const stream = this.#channel.stream(call);
-    stream.trailers.then(this.#ended, this.#ended);
-    return stream;
+    return this.#open.stream(call);
   }
 
   /** Takes no more calls; closes when the running ones have ended, at the latest after the grace. */
@@ -181,10 +198,12 @@ class PooledConnection implements Connection {
     this.#onIdle = () => {
       this.#onIdle = undefined;
       this.#grace?.cancel();
-      this.#channel.close();
+      if (this.#lane) this.#lane.close();
+      // The attempt under way fails, and those who wait for it try again with the new identity.
+      else this.#tcp?.destroy();
       onClosed();
     };
-    this.#grace = this.#host.clock.after(this.#options.rotationGraceMs, () => {
+    this.#grace = this.#context.host.clock.after(this.#context.options.rotationGraceMs, () => {
       this.#onIdle?.();
       this.destroy();
     });
@@ -194,7 +213,7 @@ class PooledConnection implements Connection {
   /** Ends the connection at once when the server's certificate has been revoked. */
   revoke(material: TlsMaterial): void {
     if (this.#revocationKey === undefined || !isRevoked(material, this.#revocationKey)) return;
-    this.#host.events.emit('connection-closed-by-policy', {
+    this.#context.host.events.emit('connection-closed-by-policy', {
       peer: this.peer.id,
       reason: 'revoked',
       detail: `serial ${this.peer.serial}`,
@@ -204,24 +223,103 @@ class PooledConnection implements Connection {
 
   destroy(): void {
     this.#grace?.cancel();
-    this.#channel.close();
+    this.#lane?.close();
+    this.#grpc?.close();
     this.#socket?.destroy();
+    this.#tcp?.destroy();
   }
 
-  readonly #ended = (): void => {
-    this.#calls--;
+  get #open(): ClientLane {
+    // A connection is handed out once it is open only.
+    return this.#lane as ClientLane;
+  }
+
+  readonly #laneIdle = (): void => {
     if (this.#onIdle) this.#closeIfIdle();
   };
 
   /** Not in this turn of the event loop: whoever was just handed the connection has yet to begin its call. */
   #closeIfIdle(): void {
     setImmediate(() => {
-      if (this.#calls === 0) this.#onIdle?.();
+      if ((this.#lane?.calls ?? 0) === 0) this.#onIdle?.();
     });
   }
 
   async #connect(): Promise<void> {
-    if (await this.#channel.connect(Date.now() + this.#options.connectTimeoutMs + LAST_WORD_MS)) return;
+    const { lanes, plainPeers, options } = this.#context;
+    const deadlineAt = Date.now() + options.connectTimeoutMs;
+    if (lanes.includes('fast') && !plainPeers.has(this.target.key)) {
+      const fast = await this.#dial(deadlineAt);
+      if (fast) {
+        this.#lane = fast;
+        return;
+      }
+      plainPeers.add(this.target.key);
+    }
+    await this.#connectGrpc(deadlineAt);
+  }
+
+  /** A connection on the fast lane, or undefined when the server speaks plain gRPC only. */
+  async #dial(deadlineAt: number): Promise<FastChannel | undefined> {
+    const { options, wheel, lanes, host } = this.#context;
+    const socket = await this.#handshake(await this.#connectTcp(deadlineAt), lanes.map(protocolOf), deadlineAt);
+    if (socket.alpnProtocol !== FAST_PROTOCOL) {
+      socket.on('error', ignore);
+      this.#plain = socket;
+      return undefined;
+    }
+    const channel = new FastChannel(socket, {
+      options,
+      wheel,
+      onIdle: this.#laneIdle,
+      onViolation: (detail) => {
+        host.events.emit('connection-closed-by-policy', { peer: this.peer.id, reason: 'abuse', detail });
+      },
+    });
+    await channel.ready().catch((error: Error) => {
+      throw new CallError('UNAVAILABLE', `${this.#address}: ${error.message}`);
+    });
+    return channel;
+  }
+
+  #connectTcp(deadlineAt: number): Promise<Socket> {
+    return new Promise((resolve, reject) => {
+      const tcp = connect({ ...this.target.endpoint, noDelay: true });
+      this.#tcp = tcp;
+      const timer = setTimeout(() => tcp.destroy(new Error('no TCP connection in time')), deadlineAt - Date.now());
+      const settle = (error?: NodeJS.ErrnoException): void => {
+        clearTimeout(timer);
+        tcp.off('connect', settle).off('error', settle).off('close', settle);
+        tcp.on('error', ignore);
+        if (tcp.readyState === 'open' && !error) resolve(tcp);
+        else
+          reject(
+            new CallError('UNAVAILABLE', `${this.#address}: ${error?.code ?? error?.message ?? 'nobody answers'}`),
+          );
+      };
+      tcp.once('connect', settle).once('error', settle).once('close', settle);
+    });
+  }
+
+  /** grpc-js dials by itself; the handshake was made, though, so its TCP connection is not needed the first time. */
+  #takePlain(tcp: Socket): Promise<Socket> | undefined {
+    const socket = this.#plain;
+    this.#plain = undefined;
+    if (!socket || socket.destroyed) return undefined;
+    tcp.destroy();
+    return Promise.resolve(socket);
+  }
+
+  async #connectGrpc(deadlineAt: number): Promise<void> {
+    const { options } = this.#context;
+    this.#grpc ??= new GrpcChannel(
+      this.target.endpoint,
+      (tcp) => this.#takePlain(tcp) ?? this.#handshake(tcp, ['h2'], Date.now() + options.connectTimeoutMs),
+      options,
+      this.#laneIdle,
+    );
+    this.#lane = this.#grpc;
+    if (await this.#grpc.connect(deadlineAt + LAST_WORD_MS)) return;
     throw new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`);
   }
 
@@ -230,13 +328,13 @@ class PooledConnection implements Connection {
     return `${host}:${port}`;
   }
 
-  async #handshake(tcp: Socket): Promise<Socket> {
+  async #handshake(tcp: Socket, protocols: readonly string[], deadlineAt: number): Promise<TLSSocket> {
     try {
       const { socket, peer, revocationKey } = await handshake(tcp, {
         target: this.target,
         material: this.#material,
-        protocols: ['h2'],
-        timeoutMs: this.#options.connectTimeoutMs,
+        protocols,
+        timeoutMs: Math.max(1, deadlineAt - Date.now()),
       });
       this.#socket = socket;
       this.#peer = peer;
@@ -244,14 +342,16 @@ class PooledConnection implements Connection {
       return socket;
     } catch (error) {
       this.#refused(error);
-      throw error;
+      throw error instanceof HandshakeRefusedError
+        ? new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`)
+        : error;
     }
   }
 
   #refused(error: unknown): void {
     if (!(error instanceof HandshakeRefusedError)) return;
     this.#lastFailure = `${error.reason}: ${error.message}`;
-    this.#host.events.emit('server-identity-refused', {
+    this.#context.host.events.emit('server-identity-refused', {
       target: this.target.service,
       reason: error.reason,
       detail: error.message,
@@ -274,3 +374,5 @@ function before<T>(deadlineAt: number, work: Promise<T>, late: string): Promise<
     work.then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }
+
+function ignore(): void {}

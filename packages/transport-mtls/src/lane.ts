@@ -1,7 +1,18 @@
 import type { TLSSocket } from 'node:tls';
-import type { PeerIdentity, ServerHost } from '@sallyport/core/spi';
+import type { ClientStream, OutgoingCall, PeerIdentity, ServerHost, UnaryFlight } from '@sallyport/core/spi';
+import { FAST_PROTOCOL } from './fast/protocol.js';
 import type { FloodGuard } from './flood-guard.js';
 import type { ResolvedServerLimits } from './server-options.js';
+
+/** `fast`: between peers that both run the SDK; `grpc`: with any gRPC peer. */
+export type LaneName = 'fast' | 'grpc';
+
+export const allLanes: readonly LaneName[] = ['fast', 'grpc'];
+
+/** The name of its protocol in ALPN (RFC 7301). */
+export function protocolOf(lane: LaneName): string {
+  return lane === 'fast' ? FAST_PROTOCOL : 'h2';
+}
 
 /** One accepted connection, seen from the listener. */
 export interface LaneConnection {
@@ -29,3 +40,16 @@ export interface ServerLane {
 export type LaneHost = Pick<ServerHost, 'methods' | 'events'>;
 
 export type MakeServerLane = (host: LaneHost, limits: ResolvedServerLimits) => ServerLane;
+
+/** One verified connection to an instance, as the pool sees it. */
+export interface ClientLane {
+  readonly name: LaneName;
+  /** False once it takes no more calls. */
+  readonly usable: boolean;
+  /** Calls under way. */
+  readonly calls: number;
+  unary(call: OutgoingCall, message: Uint8Array): UnaryFlight;
+  stream(call: OutgoingCall): ClientStream;
+  /** Says goodbye; running calls are lost. */
+  close(): void;
+}

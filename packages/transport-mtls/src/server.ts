@@ -1,5 +1,7 @@
 import type { ServerTransport } from '@sallyport/core/spi';
+import { fastServerLane } from './fast/server-lane.js';
 import { grpcServerLane } from './grpc/server-lane.js';
+import { allLanes, type LaneName } from './lane.js';
 import { parseServerOptions, type ServerOptions } from './server-options.js';
 import { listen } from './tls-listener.js';
 
@@ -8,13 +10,19 @@ import { listen } from './tls-listener.js';
  * any language can call.
  */
 export function server(options: ServerOptions = {}): ServerTransport {
+  return serverOn(allLanes, options);
+}
+
+/** The same with some of the lanes only, in order of preference: for tests. */
+export function serverOn(lanes: readonly LaneName[], options: ServerOptions): ServerTransport {
   const { value, violations } = parseServerOptions(options);
   return {
     check: () => violations,
     unaryDeadlineMs: value?.limits.unaryDeadlineMs ?? 0,
     listen(host) {
       if (!value) return Promise.reject(new TypeError('server options were refused; call check() first'));
-      return listen(host, value, [grpcServerLane]);
+      const makers = lanes.map((lane) => (lane === 'fast' ? fastServerLane : grpcServerLane));
+      return listen(host, value, makers);
     },
   };
 }

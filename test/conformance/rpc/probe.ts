@@ -15,6 +15,7 @@ import {
 } from 'sallyport';
 import { type Mesh, type MeshOptions, type MeshServiceOptions, mesh } from 'sallyport/testing';
 import { z } from 'zod';
+import { lanesUnderTest } from '../../support/lanes.js';
 
 const message = z.object({ n: z.int().default(0), text: z.string().default('') });
 
@@ -50,7 +51,7 @@ export interface World extends AsyncDisposable {
 }
 
 export async function world(handlers: ProbeHandlers, options: WorldOptions = {}): Promise<World> {
-  const inner = mesh(options.mesh);
+  const inner = mesh({ ...lanesUnderTest(), ...options.mesh });
   const instance = (given: ProbeHandlers, serviceOptions: MeshServiceOptions = {}) =>
     inner
       .service('probe', {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { allow, badRequest, defineContract, type Handlers, serverStream, unary } from 'sallyport';
 import { type Mesh, mesh } from 'sallyport/testing';
 import { z } from 'zod';
-import { forEachLane } from '../../support/lanes.js';
+import { forEachLane, lanesUnderTest } from '../../support/lanes.js';
 import { all, failure } from './kit.js';
 
 const Shop = defineContract('conformance.v1.Shop', {
@@ -26,7 +26,7 @@ forEachLane(() => {
     let shop: Mesh;
 
     beforeEach(() => {
-      shop = mesh();
+      shop = mesh(lanesUnderTest());
     });
 
     afterEach(() => shop.stop());

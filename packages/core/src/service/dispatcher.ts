@@ -22,6 +22,9 @@ export interface DispatchContext {
   readonly unaryDeadlineMs: number;
 }
 
+/** Nobody hears it; the lane learns that the handler has come to its end. */
+const GONE = { code: Status.CANCELLED, message: 'the call was cancelled' } as const;
+
 /**
  * Everything between a lane and a handler, once for all lanes: authorization first, then validation, interceptors, the
  * handler, validation of what it returns. Whatever goes wrong ends this call and nothing else.
@@ -97,7 +100,10 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
   }
 
   function answer(incoming: IncomingCall, call: ServerCall, response: unknown): void {
-    if (call.cancelled) return;
+    if (call.cancelled) {
+      incoming.finish(GONE);
+      return;
+    }
     try {
       incoming.reply(method.response.encode(response), call.trailers);
     } catch (error) {
@@ -113,11 +119,11 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
     try {
       for (;;) {
         const { done, value } = await iterator.next();
-        if (call.cancelled) return;
+        if (call.cancelled) return incoming.finish(GONE);
         if (done) break;
         const wait = incoming.send(method.response.encode(value));
         if (wait) await wait;
-        if (call.cancelled) return;
+        if (call.cancelled) return incoming.finish(GONE);
       }
     } catch (error) {
       release(iterator);
@@ -139,7 +145,10 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
   }
 
   function fail(incoming: IncomingCall, call: ServerCall, error: unknown): void {
-    if (call.cancelled) return;
+    if (call.cancelled) {
+      incoming.finish(GONE);
+      return;
+    }
     // The text of a foreign error stays here: it may hold anything.
     const internal = { code: Status.INTERNAL, message: 'internal error', trailers: call.trailers };
     try {

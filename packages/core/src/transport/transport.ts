@@ -39,6 +39,7 @@ export interface IncomingCall {
   send(message: Uint8Array): Promise<void> | undefined;
   /** The answer of a unary call and status OK, in one go. */
   reply(message: Uint8Array, trailers: Metadata | undefined): void;
+  /** Also told of a cancelled call, once its handler has come to an end: a lane bounds how many of them run. */
   finish(status: CallStatus): void;
 }
 
@@ -120,6 +121,8 @@ export interface ClientStream {
 /** A live, verified connection to one instance. */
 export interface Connection {
   readonly peer: PeerIdentity;
+  /** Name of the lane that its calls take: `fast`, or `grpc` for peers without the SDK. */
+  readonly lane: string;
   /** False once it was lost or replaced: connect again. */
   readonly usable: boolean;
   unary(call: OutgoingCall, message: Uint8Array): UnaryFlight;

@@ -17,9 +17,10 @@ import {
   type UnaryResult,
 } from '@sallyport/core/spi';
 import type { ResolvedClientOptions } from '../client-options.js';
+import type { ClientLane } from '../lane.js';
+import { MessageQueue } from '../message-queue.js';
 import { asBuffer } from './bytes.js';
 import { HandshakeCredentials } from './channel-credentials.js';
-import { MessageQueue } from './message-queue.js';
 import { fromGrpc, toGrpc } from './metadata.js';
 import { toCallError } from './status.js';
 
@@ -28,10 +29,19 @@ type GrpcCall = ReturnType<Channel['createCall']>;
 const EMPTY = new GrpcMetadata();
 
 /** gRPC over HTTP/2 on @grpc/grpc-js: one channel to one instance, with one generation of our identity. */
-export class GrpcChannel {
+export class GrpcChannel implements ClientLane {
+  readonly name = 'grpc';
   readonly #channel: Channel;
+  readonly #onIdle: () => void;
+  #calls = 0;
 
-  constructor(endpoint: Endpoint, handshake: (socket: Socket) => Promise<Socket>, options: ResolvedClientOptions) {
+  constructor(
+    endpoint: Endpoint,
+    handshake: (socket: Socket) => Promise<Socket>,
+    options: ResolvedClientOptions,
+    onIdle: () => void,
+  ) {
+    this.#onIdle = onIdle;
     this.#channel = new Channel(targetOf(endpoint), new HandshakeCredentials(handshake), {
       // A pool shared between channels compares their credentials too loosely to be trusted with identities.
       'grpc.use_local_subchannel_pool': 1,
@@ -48,7 +58,11 @@ export class GrpcChannel {
     });
   }
 
-  get connected(): boolean {
+  get calls(): number {
+    return this.#calls;
+  }
+
+  get usable(): boolean {
     return this.#channel.getConnectivityState(false) === connectivityState.READY;
   }
 
@@ -89,16 +103,29 @@ export class GrpcChannel {
       grpcCall.sendMessageWithContext({ callback: ignore }, asBuffer(message));
       grpcCall.halfClose();
     });
+    this.#count(result);
     return { result, cancel: () => cancel(grpcCall) };
   }
 
   stream(call: OutgoingCall): ClientStream {
-    return new GrpcClientStream(this.#start(call), call.metadata);
+    const stream = new GrpcClientStream(this.#start(call), call.metadata);
+    this.#count(stream.trailers);
+    return stream;
   }
 
   close(): void {
     this.#channel.close();
   }
+
+  #count(end: Promise<unknown>): void {
+    this.#calls++;
+    end.then(this.#ended, this.#ended);
+  }
+
+  readonly #ended = (): void => {
+    this.#calls--;
+    if (this.#calls === 0) this.#onIdle();
+  };
 
   #start(call: OutgoingCall): GrpcCall {
     return this.#channel.createCall(call.path, call.deadlineAt, null, null, 0);

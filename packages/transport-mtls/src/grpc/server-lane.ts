@@ -177,7 +177,9 @@ class GrpcIncomingCall implements IncomingCall {
   onCancelled(listener: () => void): void {
     // grpc-js reports the end of every call that way; only an end that was not ours is a cancellation.
     (this.#call as EventEmitter).once('cancelled', () => {
-      if (!this.#finished) listener();
+      if (this.#finished) return;
+      this.#finished = true;
+      listener();
     });
   }
 

@@ -5,16 +5,23 @@ interface Waiting<T> {
 
 /**
  * Messages that arrive by callback, read as an async iterable by one reader. `demand` is called whenever the reader waits, so
- * that no more than it asks for is taken from the wire.
+ * that no more than it asks for is taken from the wire; `taken` when it took one that had been kept for it.
  */
 export class MessageQueue<T> implements AsyncIterableIterator<T> {
   readonly #demand: () => void;
+  readonly #taken: (message: T) => void;
   readonly #messages: T[] = [];
   #waiting: Waiting<T> | undefined;
   #end: { error: unknown } | undefined;
 
-  constructor(demand: () => void) {
+  constructor(demand: () => void = ignore, taken: (message: T) => void = ignore) {
     this.#demand = demand;
+    this.#taken = taken;
+  }
+
+  /** Whether a message would go straight to the reader. */
+  get isAwaited(): boolean {
+    return this.#waiting !== undefined;
   }
 
   push(message: T): void {
@@ -32,7 +39,10 @@ export class MessageQueue<T> implements AsyncIterableIterator<T> {
 
   next(): Promise<IteratorResult<T>> {
     const message = this.#messages.shift();
-    if (message !== undefined) return Promise.resolve({ done: false, value: message });
+    if (message !== undefined) {
+      this.#taken(message);
+      return Promise.resolve({ done: false, value: message });
+    }
     if (this.#end) {
       const { error } = this.#end;
       // Told once; a reader that asks again sees the end.
@@ -55,3 +65,5 @@ export class MessageQueue<T> implements AsyncIterableIterator<T> {
     if (waiting) how(waiting);
   }
 }
+
+function ignore(): void {}

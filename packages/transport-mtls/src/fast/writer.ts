@@ -1,0 +1,208 @@
+import type { Socket } from 'node:net';
+import { Flag, FRAME_HEADER_BYTES, FrameType } from './frames.js';
+import { MESSAGE_PREFIX_BYTES } from './messages.js';
+
+const SMALL_SLAB_BYTES = 512;
+const SLAB_BYTES = 64 * 1024;
+/** Larger payloads are not copied: header and payload leave as they are, gathered into one write. */
+const MAX_COPIED_BYTES = 8 * 1024;
+/** More is not gathered: the peer works on it while this turn goes on. */
+const MAX_GATHERED_BYTES = 128 * 1024;
+
+/**
+ * Writes frames into a slab and hands it to the socket once a turn of the event loop: one TLS record and one system call for
+ * all calls of the turn.
+ */
+export class FrameWriter {
+  readonly #socket: Socket;
+  #slab = Buffer.alloc(0);
+  /** What is written and not handed over lies between these. */
+  #start = 0;
+  #end = 0;
+  #slabBytes = SMALL_SLAB_BYTES;
+  #scheduled = false;
+  #corked = false;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+
+  /** Bytes that the peer has not taken yet. */
+  get unsentBytes(): number {
+    return this.#socket.writableLength + this.#end - this.#start;
+  }
+
+  /** Any bytes as they are: the preface. */
+  raw(bytes: Uint8Array): void {
+    this.#reserve(bytes.length);
+    this.#slab.set(bytes, this.#end);
+    this.#end += bytes.length;
+    this.#schedule();
+  }
+
+  headers(stream: number, block: Uint8Array, endStream: boolean): void {
+    this.#frame(
+      block.length,
+      FrameType.HEADERS,
+      endStream ? Flag.END_HEADERS | Flag.END_STREAM : Flag.END_HEADERS,
+      stream,
+    );
+    if (block.length > MAX_COPIED_BYTES) {
+      this.#gather(block);
+      return;
+    }
+    this.#slab.set(block, this.#end);
+    this.#end += block.length;
+  }
+
+  /**
+   * A DATA frame with the bytes [from, from + length) of a message in its gRPC framing: five bytes of prefix, then the message.
+   */
+  data(stream: number, message: Uint8Array, from: number, length: number, endStream: boolean): void {
+    this.#frame(length, FrameType.DATA, endStream ? Flag.END_STREAM : 0, stream);
+    let left = length;
+    for (let at = from; at < MESSAGE_PREFIX_BYTES && left > 0; at++, left--) {
+      // Compressed flag 0, then the length, big-endian.
+      this.#slab[this.#end++] = at === 0 ? 0 : message.length >>> (8 * (4 - at));
+    }
+    if (left === 0) return;
+    const start = Math.max(0, from - MESSAGE_PREFIX_BYTES);
+    const part = left === message.length ? message : message.subarray(start, start + left);
+    if (length > MAX_COPIED_BYTES) {
+      this.#gather(part);
+      return;
+    }
+    this.#slab.set(part, this.#end);
+    this.#end += left;
+  }
+
+  /** An empty DATA frame that ends our side of the stream. */
+  endStream(stream: number): void {
+    this.#frame(0, FrameType.DATA, Flag.END_STREAM, stream);
+  }
+
+  reset(stream: number, code: number): void {
+    this.#frame(4, FrameType.RST_STREAM, 0, stream);
+    this.#uint32(code);
+  }
+
+  settings(entries: readonly (readonly [id: number, value: number])[]): void {
+    this.#frame(entries.length * 6, FrameType.SETTINGS, 0, 0);
+    for (const [id, value] of entries) {
+      this.#slab[this.#end++] = id >>> 8;
+      this.#slab[this.#end++] = id;
+      this.#uint32(value);
+    }
+  }
+
+  settingsAck(): void {
+    this.#frame(0, FrameType.SETTINGS, Flag.ACK, 0);
+  }
+
+  ping(payload: Uint8Array, ack: boolean): void {
+    this.#frame(8, FrameType.PING, ack ? Flag.ACK : 0, 0);
+    this.#slab.set(payload, this.#end);
+    this.#end += 8;
+  }
+
+  goaway(lastStream: number, code: number): void {
+    this.#frame(8, FrameType.GOAWAY, 0, 0);
+    this.#uint32(lastStream);
+    this.#uint32(code);
+  }
+
+  windowUpdate(stream: number, increment: number): void {
+    this.#frame(4, FrameType.WINDOW_UPDATE, 0, stream);
+    this.#uint32(increment);
+  }
+
+  /** Gives the slab back while nobody writes; an idle connection costs little. */
+  rest(): void {
+    if (this.#start !== this.#end) return;
+    this.#slab = Buffer.alloc(0);
+    this.#start = 0;
+    this.#end = 0;
+    this.#slabBytes = SMALL_SLAB_BYTES;
+  }
+
+  readonly flush = (): void => {
+    this.#scheduled = false;
+    this.#handOver();
+    this.#uncork();
+  };
+
+  #frame(length: number, type: number, flags: number, stream: number): void {
+    this.#reserve(FRAME_HEADER_BYTES + (length > MAX_COPIED_BYTES ? MESSAGE_PREFIX_BYTES : length));
+    const slab = this.#slab;
+    let at = this.#end;
+    slab[at++] = length >>> 16;
+    slab[at++] = length >>> 8;
+    slab[at++] = length;
+    slab[at++] = type;
+    slab[at++] = flags;
+    slab[at++] = stream >>> 24;
+    slab[at++] = stream >>> 16;
+    slab[at++] = stream >>> 8;
+    slab[at++] = stream;
+    this.#end = at;
+    this.#schedule();
+  }
+
+  #uint32(value: number): void {
+    const slab = this.#slab;
+    slab[this.#end++] = value >>> 24;
+    slab[this.#end++] = value >>> 16;
+    slab[this.#end++] = value >>> 8;
+    slab[this.#end++] = value;
+  }
+
+  #gather(payload: Uint8Array): void {
+    this.#cork();
+    this.#handOver();
+    this.#write(payload);
+    if (this.#socket.writableLength > MAX_GATHERED_BYTES) this.#uncork();
+  }
+
+  #reserve(bytes: number): void {
+    if (this.#end + bytes <= this.#slab.length) return;
+    if (this.#start !== this.#end) {
+      // A full slab leaves at once: the peer works on it while this turn goes on.
+      if (this.#slab.length < SLAB_BYTES) this.#cork();
+      this.#handOver();
+    }
+    // A busy connection gets a larger slab at once, a quiet one is content with a small one.
+    this.#slab = Buffer.allocUnsafeSlow(Math.max(this.#slabBytes, bytes));
+    this.#slabBytes = Math.min(SLAB_BYTES, this.#slabBytes * 8);
+    this.#start = 0;
+    this.#end = 0;
+  }
+
+  /** What follows leaves in one write, at the end of the turn unless it grows large. */
+  #cork(): void {
+    if (this.#corked) return;
+    this.#corked = true;
+    this.#socket.cork();
+  }
+
+  #uncork(): void {
+    if (!this.#corked) return;
+    this.#corked = false;
+    this.#socket.uncork();
+  }
+
+  #handOver(): void {
+    if (this.#start === this.#end) return;
+    this.#write(this.#slab.subarray(this.#start, this.#end));
+    this.#start = this.#end;
+  }
+
+  #write(bytes: Uint8Array): void {
+    if (this.#socket.writable) this.#socket.write(bytes);
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    process.nextTick(this.flush);
+  }
+}

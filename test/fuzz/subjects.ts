@@ -1,0 +1,173 @@
+import { parseSpiffeId } from '@sallyport/core';
+import type { IncomingCall, PeerIdentity, ServedMethod } from '@sallyport/core/spi';
+import { DeadlineWheel, FastChannel, FloodGuard, fastServerLane } from '@sallyport/transport-mtls/spi';
+import { CLIENT_CALLS, LIMITS, METHODS, type Side } from './corpus.js';
+import { MemorySocket } from './memory-socket.js';
+
+/** One side of a connection of the fast lane, without TLS and without sockets. */
+export interface Subject {
+  readonly socket: MemorySocket;
+  /** Streams whose handler has run, in order; none at a client. */
+  readonly handled: number[];
+  /** Security events so far. */
+  readonly violations: number;
+  /** What is still held after the connection was over and a turn has passed; undefined: nothing. */
+  leftovers(): string | undefined;
+}
+
+/** `keep`: everything that it writes is kept. */
+export function subjectOf(side: Side, keep = false): Subject {
+  return side === 'server' ? new ServerSubject(keep) : new ClientSubject(keep);
+}
+
+const MINUTE = 60_000;
+/** What a connection may hold at least; room for it shows that nothing waits. */
+const HELD_BYTES = 16 * 1024 * 1024;
+const LONG_MS = 60 * MINUTE;
+
+const limits = {
+  maxConnections: 1000,
+  maxConnectionsPerPeer: 1000,
+  maxConcurrentCalls: LIMITS.calls,
+  maxMessageBytes: LIMITS.messageBytes,
+  maxMetadataBytes: LIMITS.metadataBytes,
+  maxMetadataEntries: 100,
+  handshakeTimeoutMs: LONG_MS,
+  idleTimeoutMs: LONG_MS,
+  maxConnectionAgeMs: LONG_MS,
+  maxConnectionAgeGraceMs: LONG_MS,
+  keepaliveIntervalMs: LONG_MS,
+  keepaliveTimeoutMs: LONG_MS,
+  unaryDeadlineMs: LONG_MS,
+};
+
+const clientOptions = {
+  defaultDeadlineMs: LONG_MS,
+  connectTimeoutMs: LONG_MS,
+  maxMessageBytes: LIMITS.messageBytes,
+  keepaliveIntervalMs: LONG_MS,
+  keepaliveTimeoutMs: LONG_MS,
+  rotationGraceMs: LONG_MS,
+};
+
+const identity: PeerIdentity = {
+  id: 'spiffe://fuzz.test/svc/peer',
+  spiffeId: parseSpiffeId('spiffe://fuzz.test/svc/peer'),
+  serial: '01',
+  fingerprint: 'AA',
+  notAfter: Infinity,
+};
+
+/** What a call of the server lane shows of itself beyond the seam. */
+interface Place {
+  readonly id: number;
+  readonly connection: { readonly running: number; readonly calls: number; hasRoomFor(bytes: number): boolean };
+}
+
+class ServerSubject implements Subject {
+  readonly socket: MemorySocket;
+  readonly handled: number[] = [];
+  violations = 0;
+  #connection: Place['connection'] | undefined;
+  readonly #lane: { readonly wheel: DeadlineWheel };
+
+  constructor(keep: boolean) {
+    this.socket = new MemorySocket(keep);
+    const methods: ServedMethod[] = [
+      this.#method(METHODS.one, false, (call, request) => call.reply(request, undefined)),
+      this.#method(METHODS.feed, false, (call, request) => {
+        for (let i = 0; i < 3; i++) void call.send(request);
+        call.finish({ code: 0, message: '' });
+      }),
+      this.#method(METHODS.many, true, (call) => void echo(call)),
+    ];
+    const events = { emit: () => void this.violations++ };
+    const lane = fastServerLane({ methods, events }, limits);
+    this.#lane = lane as typeof lane & { readonly wheel: DeadlineWheel };
+    lane.accept(this.socket.socket, { identity, guard: new FloodGuard(LIMITS.messageBytes) });
+  }
+
+  leftovers(): string | undefined {
+    const connection = this.#connection;
+    if (this.#lane.wheel.size > 0) return `${this.#lane.wheel.size} deadlines`;
+    if (!connection) return undefined;
+    if (connection.calls > 0) return `${connection.calls} streams`;
+    if (connection.running > 0) return `${connection.running} handlers`;
+    return connection.hasRoomFor(HELD_BYTES) ? undefined : 'unsent messages';
+  }
+
+  #method(path: string, isStream: boolean, answer: (call: IncomingCall, request: Uint8Array) => void): ServedMethod {
+    return {
+      path,
+      requestStream: isStream,
+      responseStream: path !== METHODS.one,
+      refusal: () => undefined,
+      serve: (call, request) => {
+        const { id, connection } = call as IncomingCall & Place;
+        this.#connection = connection;
+        this.handled.push(id);
+        answer(call, request ?? Buffer.alloc(0));
+      },
+    };
+  }
+}
+
+/** Sends back what comes until the peer has said everything. */
+async function echo(call: IncomingCall): Promise<void> {
+  try {
+    for await (const message of call.messages()) await call.send(message);
+    call.finish({ code: 0, message: '' });
+  } catch {
+    call.finish({ code: 1, message: 'cancelled' });
+  }
+}
+
+class ClientSubject implements Subject {
+  readonly socket: MemorySocket;
+  readonly handled: number[] = [];
+  violations = 0;
+  #unsettled = 0;
+  readonly #channel: FastChannel;
+  readonly #wheel = new DeadlineWheel();
+
+  constructor(keep: boolean) {
+    this.socket = new MemorySocket(keep);
+    this.#channel = new FastChannel(this.socket.socket, {
+      options: clientOptions,
+      wheel: this.#wheel,
+      onViolation: () => void this.violations++,
+      onIdle: () => {},
+    });
+    const deadlineAt = Date.now() + MINUTE;
+    for (const [stream, unary] of CLIENT_CALLS) {
+      const call = { path: unary ? METHODS.one : METHODS.many, metadata: undefined, deadlineAt };
+      if (unary) this.#settles(this.#channel.unary(call, Buffer.from('one')).result);
+      else this.#stream(call, stream === 3);
+    }
+  }
+
+  leftovers(): string | undefined {
+    if (this.#wheel.size > 0) return `${this.#wheel.size} deadlines`;
+    if (this.#channel.calls > 0) return `${this.#channel.calls} streams`;
+    if (this.#unsettled > 0) return `${this.#unsettled} calls that never ended`;
+    return this.#channel.hasRoomFor(HELD_BYTES) ? undefined : 'unsent messages';
+  }
+
+  #stream(call: Parameters<FastChannel['stream']>[0], halfClose: boolean): void {
+    const stream = this.#channel.stream(call);
+    stream.send(Buffer.from('many'));
+    if (halfClose) stream.halfClose();
+    this.#settles(stream.trailers);
+    this.#settles(read(stream.messages()));
+  }
+
+  #settles(promise: Promise<unknown>): void {
+    this.#unsettled++;
+    const settle = () => void this.#unsettled--;
+    promise.then(settle, settle);
+  }
+}
+
+async function read(messages: AsyncIterable<Uint8Array>): Promise<void> {
+  for await (const _ of messages);
+}
