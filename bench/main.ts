@@ -1,5 +1,6 @@
 /*
  * npm run bench -- rpc [options]
+ * npm run bench -- registry [--quick] [--json <file>]
  *   --quick             shorter and less exact, under a minute
  *   --rounds <n>        how often each peer is measured
  *   --duration-ms <n>   length of one measurement
@@ -10,9 +11,10 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { benchRegistry } from './registry.js';
 import { benchRpc } from './rpc.js';
 
-const scenarios = { rpc: benchRpc };
+const scenarios = { rpc: benchRpc, registry: benchRegistry };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
