@@ -2,8 +2,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EventBus, type RegistryContext, systemClock } from '@sallyport/core/spi';
-import { ConsulWorld } from '@sallyport/test/dist/integration/consul/world.js';
-import { EtcdWorld } from '@sallyport/test/dist/integration/etcd/world.js';
+import { ConsulWorld } from '@sallyport/test/consul-world';
+import { EtcdWorld } from '@sallyport/test/etcd-world';
 import { consulPolicy, type Registry, type RegistrySession, registry, silentLogger } from 'sallyport';
 
 /** A registry of its own kind and two participants, each with a session of its own. */
