@@ -8,7 +8,7 @@ import { describe, environment, table, writeJson } from './report.js';
 import { quantile } from './statistics.js';
 
 /** Between two changes that have nothing to do with each other. */
-const PAUSE_MS = 100;
+const PAUSE_MS = 60;
 /** How soon a watcher should see a change on loopback, p95. */
 const TARGET_MS = 20;
 
@@ -49,7 +49,7 @@ interface Quantiles {
 
 /** Each registry in turn, on the real servers, with one participant that changes and another that watches. */
 export async function benchRegistry({ quick, json }: RegistryBenchOptions): Promise<void> {
-  const settings = { changes: quick ? 200 : 300, instances: 1000, lists: quick ? 5 : 20 };
+  const settings = { changes: quick ? 200 : 500, instances: 1000, lists: quick ? 5 : 20 };
   const where = await environment(['sallyport', '@grpc/grpc-js', 'consul']);
   console.log(`${describe(where)}\n`);
   const figures: Figures[] = [];
