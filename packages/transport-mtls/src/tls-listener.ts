@@ -117,8 +117,8 @@ class TlsListener implements Listener {
       });
     } catch (error) {
       await this.close();
-      const code = (error as NodeJS.ErrnoException).code ?? 'unknown error';
-      throw new CallError('UNAVAILABLE', `cannot listen on ${address.host}:${address.port}: ${code}`, { cause: error });
+      const why = bindProblem((error as NodeJS.ErrnoException).code ?? 'unknown error');
+      throw new CallError('UNAVAILABLE', `cannot listen on ${address.host}:${address.port}: ${why}`, { cause: error });
     }
     this.#server.on('error', (error: NodeJS.ErrnoException) => {
       this.#host.events.emit('accept-failed', { detail: error.code ?? error.name });
@@ -280,6 +280,18 @@ class TlsListener implements Listener {
       ...(peer === undefined ? {} : { peer }),
     });
   }
+}
+
+const bindProblems: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'another program listens there',
+  EADDRNOTAVAIL: 'this machine has no such address',
+  EACCES: 'this user may not use the port',
+  ENOTFOUND: 'there is no such host',
+};
+
+function bindProblem(code: string): string {
+  const problem = bindProblems[code];
+  return problem === undefined ? code : `${problem} (${code})`;
 }
 
 /**

@@ -266,7 +266,9 @@ describe('the life of a service', () => {
       const service = greeter({ registry: shared, server: server({ address: `127.0.0.1:${port}` }) });
       const states = statesOf(service);
 
-      await assert.rejects(service.start(), { message: `cannot listen on 127.0.0.1:${port}: EADDRINUSE` });
+      await assert.rejects(service.start(), {
+        message: `cannot listen on 127.0.0.1:${port}: another program listens there (EADDRINUSE)`,
+      });
 
       assert.deepEqual(states, ['created', 'validated', 'stopped']);
       assert.deepEqual(await registered(shared), []);
@@ -301,12 +303,12 @@ describe('the life of a service', () => {
           async register(record) {
             port = record.endpoints[0]?.port ?? 0;
             assert.equal(await dial(port), 'accepted');
-            throw new CallError('PERMISSION_DENIED', 'not that name');
+            throw new CallError('PERMISSION_DENIED', 'not you');
           },
         })),
       });
 
-      await assert.rejects(service.start(), { message: 'not that name' });
+      await assert.rejects(service.start(), { message: 'not you' });
 
       assert.notEqual(port, 0);
       assert.equal(await dial(port), 'refused');
