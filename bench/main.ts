@@ -1,5 +1,6 @@
 /*
  * npm run bench -- rpc [options]
+ * npm run bench -- registry [--quick] [--out <folder>]
  *   --quick              shorter and less exact, under two minutes
  *   --peers <name,name>  some of them
  *   --parts <name,name>  some of unary, streams and idle
@@ -14,9 +15,10 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { benchRegistry } from './registry.js';
 import { benchRpc } from './rpc.js';
 
-const scenarios = { rpc: benchRpc };
+const scenarios = { rpc: benchRpc, registry: benchRegistry };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -1,9 +1,16 @@
 /* npm run bench -- <scenario> [--quick] [--out <folder>] [--profile <folder>]: see docs/benchmarks.md */
 import { join } from 'node:path';
-import { root, run, runAsProgram } from './process.mjs';
+import { root, run, runAsProgram, ScriptError } from './process.mjs';
+import { provideServers } from './servers.mjs';
 import { setup } from './setup.mjs';
 
 await runAsProgram(import.meta.url, async (args) => {
   await setup();
+  if (args[0] === 'registry') await requireAllServers();
   return await run(process.execPath, [join(root, 'bench', 'dist', 'main.js'), ...args]);
 });
+
+async function requireAllServers() {
+  const { missing } = await provideServers();
+  if (missing.length > 0) throw new ScriptError(`Not to be had from this machine's packages: ${missing.join(', ')}`);
+}

@@ -155,7 +155,7 @@ class ClientSubject implements Subject {
 
   #stream(call: Parameters<FastChannel['stream']>[0], halfClose: boolean): void {
     const stream = this.#channel.stream(call);
-    stream.send(Buffer.from('many'));
+    void stream.send(Buffer.from('many'));
     if (halfClose) stream.halfClose();
     this.#settles(stream.trailers);
     this.#settles(read(stream.messages()));

@@ -152,6 +152,33 @@ describe('registry.consul() under faults', function () {
     assert.deepEqual(await world.server.api('GET', `/v1/health/service/${service}`), []);
   });
 
+  // A minute is the shortest life that Consul gives a token.
+  it('says so when its token expires, and takes the next one up without a gap and without a ghost', async () => {
+    const service = 'service-expired';
+    await world.server.acl.policy(service, consulPolicy(service));
+    const short = await world.server.acl.token({ policies: [service], expirationTtl: '60s' });
+    const token = new RotatingToken(short);
+    const running = await launchAs(service, { owners: 1, owner: { token } });
+    const [owner] = running.owners;
+    assert.ok(owner);
+    const versionBefore = running.view.version;
+
+    await eventually(() => assert.equal(owner.session.state, 'stale'), 75_000);
+    assert.match(owner.events.of('registry-state').at(-1)?.detail ?? '', /does not know the token/);
+    await sleep(4000);
+    assert.equal(running.known, 1, 'it serves, and nobody says otherwise');
+    token.value = (await world.tokenFor(service)).secretId;
+    const from = performance.now();
+    await eventually(() => assert.equal(owner.session.state, 'fresh'));
+
+    printRecovery('token expired and replaced', performance.now() - from);
+    await sleep(1000);
+    assert.equal(running.view.version, versionBefore, 'the instance was never away');
+    await running.leave(0);
+    await running.complete();
+    assert.deepEqual(await world.server.api('GET', `/v1/health/service/${service}`), []);
+  });
+
   it('takes no token over that Consul does not know', async () => {
     const running = await launch({ owners: 1 });
     const [owner] = running.owners;

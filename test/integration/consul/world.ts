@@ -41,7 +41,7 @@ export class ConsulWorld implements AsyncDisposable {
   readonly authority: Authority;
   readonly #sessions: RegistrySession[] = [];
 
-  static async start(options: Pick<ConsulServerOptions, 'servers'> = {}): Promise<ConsulWorld> {
+  static async start(options: Omit<ConsulServerOptions, 'pki'> = {}): Promise<ConsulWorld> {
     const authority = createAuthority({ trustDomain: 'test.example' });
     return new ConsulWorld(await ConsulServer.start({ pki: authority, ...options }), authority);
   }

@@ -15,6 +15,8 @@ export interface ConsulServerOptions {
   readonly pki: Authority;
   /** Default 1. */
   readonly servers?: 1 | 3;
+  /** The agents show their certificate when they check services, and know our CA then. Default false, as Consul's. */
+  readonly tlsForChecks?: boolean;
 }
 
 /**
@@ -27,7 +29,7 @@ export class ConsulServer extends ServerCluster<ConsulNode> {
   readonly #client: ConsulClient;
   #agentToken: ConsulToken | undefined;
 
-  static async start({ pki, servers = 1 }: ConsulServerOptions): Promise<ConsulServer> {
+  static async start({ pki, servers = 1, tlsForChecks = false }: ConsulServerOptions): Promise<ConsulServer> {
     const folder = temporaryFolder();
     const identity = pki.issue({
       id: `spiffe://${pki.trustDomain}/registry/consul`,
@@ -37,7 +39,11 @@ export class ConsulServer extends ServerCluster<ConsulNode> {
     const certificate = { ca: pki.bundlePem, cert: identity.certificatePem, key: identity.privateKeyPem };
     const client: ConsulClient = { agent: new Agent(certificate), token: randomUUID() };
     const files = await identity.write(folder.path, { name: 'server' });
-    const server = new ConsulServer(folder, client, await prepareNodes(folder.path, client, files, servers));
+    const server = new ConsulServer(
+      folder,
+      client,
+      await prepareNodes(folder.path, client, files, servers, tlsForChecks),
+    );
     try {
       await server.restart();
       await server.#introduceAgents();
@@ -112,6 +118,7 @@ async function prepareNodes(
   client: ConsulClient,
   files: IdentityFiles,
   count: number,
+  tlsForChecks: boolean,
 ): Promise<ConsulNode[]> {
   const gossipKey = randomBytes(32).toString('base64');
   const ports = await Promise.all(Array.from({ length: count }, portsOfNode));
@@ -124,6 +131,7 @@ async function prepareNodes(
       node_name: `server-${index}`,
       data_dir: join(home, 'data'),
       bootstrap_expect: count,
+      enable_agent_tls_for_checks: tlsForChecks,
       ports: { ...own, http: -1, dns: -1, grpc: -1, serf_wan: -1 },
       retry_join: lan,
       retry_interval: '250ms',

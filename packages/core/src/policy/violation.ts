@@ -29,3 +29,9 @@ export function violation(id: ViolationId, path: string, problem?: string, fix?:
     docs: `violations.md#${id}`,
   };
 }
+
+/** Each reason once: parts may share something that is wrong, such as the certificate of a service and its registry. */
+export function distinct(violations: readonly Violation[]): Violation[] {
+  const reasons = new Map(violations.map((found) => [JSON.stringify([found.id, found.path, found.problem]), found]));
+  return [...reasons.values()];
+}

@@ -14,7 +14,7 @@ import type { EventType } from '../events/events.js';
 import type { IdentityTemplate } from '../identity/template.js';
 import { checkEnvironment } from '../policy/environment-guard.js';
 import { InsecureConfigurationError } from '../policy/insecure-configuration-error.js';
-import { type Violation, violation } from '../policy/violation.js';
+import { distinct, type Violation, violation } from '../policy/violation.js';
 import { isLoopback } from '../registry/endpoint.js';
 import type { Endpoint, InstanceRecord, RegistrySession } from '../registry/registry.js';
 import { followService, type RegistryView } from '../registry/view.js';
@@ -204,8 +204,9 @@ class ServiceInstance implements Service {
     for (const part of parts) found.push(...(await part.check()));
     const tls = await this.#openIdentity(found);
     if (tls && found.length === 0) return tls;
-    this.#events.emit('configuration-refused', { violations: found });
-    throw new InsecureConfigurationError(`service ${this.name}`, found);
+    const refused = distinct(found);
+    this.#events.emit('configuration-refused', { violations: refused });
+    throw new InsecureConfigurationError(`service ${this.name}`, refused);
   }
 
   /** Opens the TLS source whatever else is wrong, so that a certificate of another service stands in the same report. */

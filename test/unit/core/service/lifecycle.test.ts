@@ -12,6 +12,7 @@ import {
   type Service,
   type ServiceOptions,
   silentLogger,
+  tls,
   UsageError,
   unary,
 } from '@sallyport/core';
@@ -441,6 +442,33 @@ describe('the life of a service', () => {
         assert.deepEqual(
           error.violations.map(({ id }) => id),
           ['registry-directory-exposed'],
+        );
+        return true;
+      });
+    });
+
+    it('and says once what two of its parts have in common', async () => {
+      const shared = tls.fromFiles({ cert: '/nowhere/tls.pem', key: '/nowhere/tls.key', ca: '/nowhere/bundle.pem' });
+      const service = greeter({ tls: shared, registry: { ...registry.memory(), check: () => shared.check() } });
+      const once = (await shared.check()).map(({ path }) => path).sort();
+
+      await assert.rejects(service.start(), (error: InsecureConfigurationError) => {
+        assert.deepEqual(error.violations.map(({ path }) => path).sort(), once);
+        return true;
+      });
+    });
+
+    it('but both of two that differ in what is wrong', async () => {
+      const check = async () => [
+        violation('registry-directory-exposed', 'registry.directory', 'it belongs to somebody else'),
+        violation('registry-directory-exposed', 'registry.directory', 'its mode is 0777'),
+      ];
+      const service = greeter({ registry: { ...registry.memory(), check } });
+
+      await assert.rejects(service.start(), (error: InsecureConfigurationError) => {
+        assert.deepEqual(
+          error.violations.map(({ problem }) => problem),
+          ['it belongs to somebody else', 'its mode is 0777'],
         );
         return true;
       });
