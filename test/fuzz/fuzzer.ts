@@ -123,8 +123,8 @@ interface Fed {
 }
 
 async function runAll(batch: readonly Sequence[]): Promise<Run[]> {
-  const fed = batch.map(({ side }) => newFed(side, false));
-  const again = batch.map((sequence) => (isWorthTwice(sequence) ? newFed(sequence.side, true) : undefined));
+  const fed = batch.map(({ side }) => newFed(side));
+  const again = batch.map((sequence) => (isWorthTwice(sequence) ? newFed(sequence.side) : undefined));
   batch.forEach((sequence, i) => {
     if (!sequence.paced) feed(fed[i] as Fed, sequence.chunks);
     const bytewise = again[i];
@@ -143,8 +143,8 @@ async function runAll(batch: readonly Sequence[]): Promise<Run[]> {
   });
 }
 
-function newFed(side: Side, keep: boolean): Fed {
-  return { subject: subjectOf(side, keep), code: undefined, problem: undefined };
+function newFed(side: Side): Fed {
+  return { subject: subjectOf(side), code: undefined, problem: undefined };
 }
 
 function isWorthTwice({ paced, chunks }: Sequence): boolean {

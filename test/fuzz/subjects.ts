@@ -15,9 +15,8 @@ export interface Subject {
   leftovers(): string | undefined;
 }
 
-/** `keep`: everything that it writes is kept. */
-export function subjectOf(side: Side, keep = false): Subject {
-  return side === 'server' ? new ServerSubject(keep) : new ClientSubject(keep);
+export function subjectOf(side: Side): Subject {
+  return side === 'server' ? new ServerSubject() : new ClientSubject();
 }
 
 const MINUTE = 60_000;
@@ -25,7 +24,7 @@ const MINUTE = 60_000;
 const HELD_BYTES = 16 * 1024 * 1024;
 const LONG_MS = 60 * MINUTE;
 
-const limits = {
+export const serverLimits = {
   maxConnections: 1000,
   maxConnectionsPerPeer: 1000,
   maxConcurrentCalls: LIMITS.calls,
@@ -41,7 +40,7 @@ const limits = {
   unaryDeadlineMs: LONG_MS,
 };
 
-const clientOptions = {
+export const clientOptions = {
   defaultDeadlineMs: LONG_MS,
   connectTimeoutMs: LONG_MS,
   maxMessageBytes: LIMITS.messageBytes,
@@ -50,7 +49,7 @@ const clientOptions = {
   rotationGraceMs: LONG_MS,
 };
 
-const identity: PeerIdentity = {
+export const identity: PeerIdentity = {
   id: 'spiffe://fuzz.test/svc/peer',
   spiffeId: parseSpiffeId('spiffe://fuzz.test/svc/peer'),
   serial: '01',
@@ -65,15 +64,14 @@ interface Place {
 }
 
 class ServerSubject implements Subject {
-  readonly socket: MemorySocket;
+  readonly socket = new MemorySocket();
   readonly handled: number[] = [];
   violations = 0;
   /** Known once a handler has run. */
   connection: Place['connection'] | undefined;
   readonly #release: () => void;
 
-  constructor(keep: boolean) {
-    this.socket = new MemorySocket(keep);
+  constructor() {
     const id = `peer-${nextPeer++}`;
     servers.set(id, this);
     const { release } = lane.accept(this.socket.socket, { identity: { ...identity, id }, guard });
@@ -115,7 +113,7 @@ function serverLane() {
       if (subject) subject.violations++;
     },
   };
-  const made = fastServerLane({ methods, events: events as EventSink }, limits);
+  const made = fastServerLane({ methods, events: events as EventSink }, serverLimits);
   return made as typeof made & { readonly wheel: DeadlineWheel };
 }
 
@@ -148,14 +146,13 @@ async function echo(call: IncomingCall): Promise<void> {
 const wheel = new DeadlineWheel();
 
 class ClientSubject implements Subject {
-  readonly socket: MemorySocket;
+  readonly socket = new MemorySocket();
   readonly handled: number[] = [];
   violations = 0;
   #unsettled = 0;
   readonly #channel: FastChannel;
 
-  constructor(keep: boolean) {
-    this.socket = new MemorySocket(keep);
+  constructor() {
     this.#channel = new FastChannel(this.socket.socket, {
       options: clientOptions,
       wheel,
