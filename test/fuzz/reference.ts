@@ -149,8 +149,8 @@ class Reference {
     if (problem === 'surely') this.#surely(PROTOCOL);
     if (problem === 'maybe') this.#maybe(PROTOCOL);
     this.#lastStream = id;
-    const uncertainPlace = this.#paced && this.#running + this.#streams.size >= LIMITS.calls;
-    if (uncertainPlace) this.#loose();
+    const isVague = this.#paced || [...this.#streams.values()].some(({ certain }) => !certain);
+    if (isVague && this.#running + this.#streams.size >= LIMITS.calls) this.#loose();
     if (this.#streams.size >= LIMITS.calls || this.#running >= 2 * LIMITS.calls) {
       this.#spend(1);
       return;

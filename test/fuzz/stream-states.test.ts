@@ -83,7 +83,7 @@ describe('the states of a stream of the fast lane', () => {
       it(`are those of the specification at the ${side}, ${paced ? 'a frame a turn' : 'all at once'}`, async () => {
         await checkCommands({
           seed: 5,
-          runs: paced ? 1000 : 4000,
+          runs: paced ? 500 : 1500,
           length: 16,
           command,
           async run(commands) {

@@ -175,11 +175,7 @@ interface Receiving {
 }
 
 function receiving(random: Random): Receiving {
-  const what = random.once(60)
-    ? 'overrun'
-    : random.once(40)
-      ? 'reset'
-      : random.pick(['data', 'data', 'consume'] as const);
+  const what = random.once(60) ? 'overrun' : random.once(40) ? 'reset' : random.pick(['data', 'consume'] as const);
   return { what, stream: random.below(STREAMS), bytes: random.pick([0, 10, 1000, 30_000, 60_000]) };
 }
 
