@@ -283,8 +283,8 @@ describe('the windows of the fast lane', () => {
   it('are granted as far as readers read, and no further', async () => {
     await checkCommands({
       seed: 7,
-      runs: 300,
-      length: 120,
+      runs: 80,
+      length: 700,
       command: receiving,
       async run(commands) {
         const sender = new Sender();
