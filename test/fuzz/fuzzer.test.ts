@@ -3,7 +3,7 @@ import { corpusOf, type Side } from './corpus.js';
 import { fuzz, problemOf, shrunk } from './fuzzer.js';
 import { regressions, saveRegression } from './regression.js';
 
-const SEQUENCES = Number(process.env.SALLYPORT_FUZZ_SEQUENCES ?? 100_000);
+const SEQUENCES = Number(process.env.SALLYPORT_FUZZ_SEQUENCES ?? 60_000);
 const SEED = Number(process.env.SALLYPORT_FUZZ_SEED ?? 4);
 
 describe('the fast lane under mutated frames', () => {
