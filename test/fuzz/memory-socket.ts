@@ -23,8 +23,11 @@ export class MemorySocket extends EventEmitter {
     return this as unknown as Socket as TLSSocket;
   }
 
-  get written(): Buffer {
-    return Buffer.concat(this.#writes);
+  /** What was written since it was asked last. */
+  take(): Buffer {
+    const written = Buffer.concat(this.#writes);
+    this.#writes = [];
+    return written;
   }
 
   /** Code of the GOAWAY that was said last; undefined: something else was. */

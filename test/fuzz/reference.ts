@@ -9,8 +9,8 @@ export interface Verdict {
   readonly codes: ReadonlySet<number>;
   /** Streams whose handler must have run; only of meaning where the connection could not end earlier. */
   readonly handled: ReadonlySet<number>;
-  /** Streams whose handler may have run. */
-  readonly mayBeHandled: ReadonlySet<number>;
+  /** Whether the handler of a stream may have run. */
+  mayBeHandled(stream: number): boolean;
 }
 
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
@@ -36,7 +36,7 @@ interface Stream {
 }
 
 /** Thrown when nothing further is looked at. */
-class Over extends Error {}
+const OVER = new Error('over');
 
 /** Written from the specification and RFC 9113, without the product's code: slow, plain, and of another mind. */
 export function judge(side: Side, bytes: Buffer, paced: boolean): Verdict {
@@ -49,13 +49,16 @@ class Reference {
   readonly #codes = new Set<number>();
   readonly #handled = new Set<number>();
   readonly #mayBeHandled = new Set<number>();
+  #anyMayBeHandled = false;
   readonly #streams = new Map<number, Stream>();
   #ends: Verdict['ends'] = 'never';
   #lastStream = 0;
   #settingsSeen = false;
   #draining = false;
   #running = 0;
+  /** Points that may have been spent, and those that surely were. */
   #spent = 0;
+  #surelySpent = 0;
   #earned = 0;
   #initialWindow = 65_535;
   #window = 65_535;
@@ -76,9 +79,10 @@ class Reference {
     try {
       this.#read(bytes);
     } catch (error) {
-      if (!(error instanceof Over)) throw error;
+      if (error !== OVER) throw error;
     }
-    return { ends: this.#ends, codes: this.#codes, handled: this.#handled, mayBeHandled: this.#mayBeHandled };
+    const mayBeHandled = (id: number) => this.#anyMayBeHandled || this.#mayBeHandled.has(id);
+    return { ends: this.#ends, codes: this.#codes, handled: this.#handled, mayBeHandled };
   }
 
   #read(bytes: Buffer): void {
@@ -97,8 +101,8 @@ class Reference {
       const isWhole = payload.length === length;
       if (type === 0) this.#data(id, (flags & 1) !== 0, length, payload, isWhole);
       else if (isWhole) this.#frame(type, flags, id, payload);
-      if (!isWhole) return;
       if (!this.#isServer && this.#draining && this.#streams.size === 0) this.#surely(NO_ERROR);
+      if (!isWhole) return;
       at += 9 + length;
     }
   }
@@ -145,8 +149,8 @@ class Reference {
     if (problem === 'surely') this.#surely(PROTOCOL);
     if (problem === 'maybe') this.#maybe(PROTOCOL);
     this.#lastStream = id;
-    const uncertainPlace = this.#paced && this.#running + this.#streams.size >= LIMITS.calls;
-    if (uncertainPlace) this.#loose();
+    const isVague = this.#paced || [...this.#streams.values()].some(({ certain }) => !certain);
+    if (isVague && this.#running + this.#streams.size >= LIMITS.calls) this.#loose();
     if (this.#streams.size >= LIMITS.calls || this.#running >= 2 * LIMITS.calls) {
       this.#spend(1);
       return;
@@ -312,6 +316,7 @@ class Reference {
       this.#maybe(PROTOCOL);
       return;
     }
+    if (!stream.certain) this.#spend(1, 0);
     stream.window += increment;
     this.#requireWindow(stream.window, stream.certain, this.#sent);
   }
@@ -336,10 +341,11 @@ class Reference {
     this.#spend(1);
   }
 
-  #spend(points: number): void {
+  #spend(points: number, surely = points): void {
     this.#spent += points;
+    this.#surelySpent += surely;
     if (this.#spent >= BUDGET) this.#maybe(CALM);
-    if (this.#spent - this.#earned - REFILL >= BUDGET) this.#surely(CALM);
+    if (this.#surelySpent - this.#earned - REFILL >= BUDGET) this.#surely(CALM);
   }
 
   #maybe(...codes: number[]): void {
@@ -350,14 +356,14 @@ class Reference {
   #surely(...codes: number[]): never {
     this.#ends = 'surely';
     for (const code of codes) this.#codes.add(code);
-    throw new Over();
+    throw OVER;
   }
 
   /** From here on it depends on what the other side does. */
   #loose(): never {
     this.#maybe(NO_ERROR, PROTOCOL, FLOW, CLOSED, SIZE, COMPRESSION, CALM);
-    for (let id = 1; id < 64; id++) this.#mayBeHandled.add(id);
-    throw new Over();
+    this.#anyMayBeHandled = true;
+    throw OVER;
   }
 }
 

@@ -1,5 +1,5 @@
 import { parseSpiffeId } from '@sallyport/core';
-import type { IncomingCall, PeerIdentity, ServedMethod } from '@sallyport/core/spi';
+import type { EventSink, IncomingCall, PeerIdentity, ServedMethod } from '@sallyport/core/spi';
 import { DeadlineWheel, FastChannel, FloodGuard, fastServerLane } from '@sallyport/transport-mtls/spi';
 import { CLIENT_CALLS, LIMITS, METHODS, type Side } from './corpus.js';
 import { MemorySocket } from './memory-socket.js';
@@ -15,9 +15,8 @@ export interface Subject {
   leftovers(): string | undefined;
 }
 
-/** `keep`: everything that it writes is kept. */
-export function subjectOf(side: Side, keep = false): Subject {
-  return side === 'server' ? new ServerSubject(keep) : new ClientSubject(keep);
+export function subjectOf(side: Side): Subject {
+  return side === 'server' ? new ServerSubject() : new ClientSubject();
 }
 
 const MINUTE = 60_000;
@@ -25,7 +24,7 @@ const MINUTE = 60_000;
 const HELD_BYTES = 16 * 1024 * 1024;
 const LONG_MS = 60 * MINUTE;
 
-const limits = {
+export const serverLimits = {
   maxConnections: 1000,
   maxConnectionsPerPeer: 1000,
   maxConcurrentCalls: LIMITS.calls,
@@ -41,7 +40,7 @@ const limits = {
   unaryDeadlineMs: LONG_MS,
 };
 
-const clientOptions = {
+export const clientOptions = {
   defaultDeadlineMs: LONG_MS,
   connectTimeoutMs: LONG_MS,
   maxMessageBytes: LIMITS.messageBytes,
@@ -50,7 +49,7 @@ const clientOptions = {
   rotationGraceMs: LONG_MS,
 };
 
-const identity: PeerIdentity = {
+export const identity: PeerIdentity = {
   id: 'spiffe://fuzz.test/svc/peer',
   spiffeId: parseSpiffeId('spiffe://fuzz.test/svc/peer'),
   serial: '01',
@@ -65,51 +64,74 @@ interface Place {
 }
 
 class ServerSubject implements Subject {
-  readonly socket: MemorySocket;
+  readonly socket = new MemorySocket();
   readonly handled: number[] = [];
   violations = 0;
-  #connection: Place['connection'] | undefined;
-  readonly #lane: { readonly wheel: DeadlineWheel };
+  /** Known once a handler has run. */
+  connection: Place['connection'] | undefined;
+  readonly #release: () => void;
 
-  constructor(keep: boolean) {
-    this.socket = new MemorySocket(keep);
-    const methods: ServedMethod[] = [
-      this.#method(METHODS.one, false, (call, request) => call.reply(request, undefined)),
-      this.#method(METHODS.feed, false, (call, request) => {
-        for (let i = 0; i < 3; i++) void call.send(request);
-        call.finish({ code: 0, message: '' });
-      }),
-      this.#method(METHODS.many, true, (call) => void echo(call)),
-    ];
-    const events = { emit: () => void this.violations++ };
-    const lane = fastServerLane({ methods, events }, limits);
-    this.#lane = lane as typeof lane & { readonly wheel: DeadlineWheel };
-    lane.accept(this.socket.socket, { identity, guard: new FloodGuard(LIMITS.messageBytes) });
+  constructor() {
+    const id = `peer-${nextPeer++}`;
+    servers.set(id, this);
+    const { release } = lane.accept(this.socket.socket, { identity: { ...identity, id }, guard });
+    this.#release = () => {
+      servers.delete(id);
+      release();
+    };
+    this.socket.once('close', this.#release);
   }
 
   leftovers(): string | undefined {
-    const connection = this.#connection;
-    if (this.#lane.wheel.size > 0) return `${this.#lane.wheel.size} deadlines`;
+    const { connection } = this;
+    if (lane.wheel.size > 0) return `${lane.wheel.size} deadlines`;
     if (!connection) return undefined;
     if (connection.calls > 0) return `${connection.calls} streams`;
     if (connection.running > 0) return `${connection.running} handlers`;
     return connection.hasRoomFor(HELD_BYTES) ? undefined : 'unsent messages';
   }
+}
 
-  #method(path: string, isStream: boolean, answer: (call: IncomingCall, request: Uint8Array) => void): ServedMethod {
-    return {
-      path,
-      requestStream: isStream,
-      responseStream: path !== METHODS.one,
-      refusal: () => undefined,
-      serve: (call, request) => {
-        const { id, connection } = call as IncomingCall & Place;
-        this.#connection = connection;
-        this.handled.push(id);
-        answer(call, request ?? Buffer.alloc(0));
-      },
-    };
-  }
+/** One lane for all connections, as in a service; who is meant tells the peer's name. */
+const servers = new Map<string, ServerSubject>();
+let nextPeer = 0;
+const guard = new FloodGuard(LIMITS.messageBytes);
+const lane = serverLane();
+
+function serverLane() {
+  const methods = [
+    method(METHODS.one, (call, request) => call.reply(request, undefined)),
+    method(METHODS.feed, (call, request) => {
+      for (let i = 0; i < 3; i++) void call.send(request);
+      call.finish({ code: 0, message: '' });
+    }),
+    method(METHODS.many, (call) => void echo(call)),
+  ];
+  const events = {
+    emit(_type: string, { peer }: { peer?: string }) {
+      const subject = servers.get(peer ?? '');
+      if (subject) subject.violations++;
+    },
+  };
+  const made = fastServerLane({ methods, events: events as EventSink }, serverLimits);
+  return made as typeof made & { readonly wheel: DeadlineWheel };
+}
+
+function method(path: string, answer: (call: IncomingCall, request: Uint8Array) => void): ServedMethod {
+  return {
+    path,
+    requestStream: path === METHODS.many,
+    responseStream: path !== METHODS.one,
+    refusal: () => undefined,
+    serve(call, request) {
+      const { id, connection, peer } = call as IncomingCall & Place;
+      const subject = servers.get(peer.id);
+      if (!subject) throw new Error('a handler runs after its connection');
+      subject.connection = connection;
+      subject.handled.push(id);
+      answer(call, request ?? Buffer.alloc(0));
+    },
+  };
 }
 
 /** Sends back what comes until the peer has said everything. */
@@ -122,19 +144,19 @@ async function echo(call: IncomingCall): Promise<void> {
   }
 }
 
+const wheel = new DeadlineWheel();
+
 class ClientSubject implements Subject {
-  readonly socket: MemorySocket;
+  readonly socket = new MemorySocket();
   readonly handled: number[] = [];
   violations = 0;
   #unsettled = 0;
   readonly #channel: FastChannel;
-  readonly #wheel = new DeadlineWheel();
 
-  constructor(keep: boolean) {
-    this.socket = new MemorySocket(keep);
+  constructor() {
     this.#channel = new FastChannel(this.socket.socket, {
       options: clientOptions,
-      wheel: this.#wheel,
+      wheel,
       onViolation: () => void this.violations++,
       onIdle: () => {},
     });
@@ -147,7 +169,7 @@ class ClientSubject implements Subject {
   }
 
   leftovers(): string | undefined {
-    if (this.#wheel.size > 0) return `${this.#wheel.size} deadlines`;
+    if (wheel.size > 0) return `${wheel.size} deadlines`;
     if (this.#channel.calls > 0) return `${this.#channel.calls} streams`;
     if (this.#unsettled > 0) return `${this.#unsettled} calls that never ended`;
     return this.#channel.hasRoomFor(HELD_BYTES) ? undefined : 'unsent messages';
