@@ -193,7 +193,7 @@ class Sender {
       this.#connection = (call as IncomingCall & { connection: { calls: number } }).connection;
       this.#readers.push(call.messages()[Symbol.asyncIterator]());
     };
-    const method = { path: METHODS.many, requestStream: true, responseStream: true, serve };
+    const method = { refusal: () => undefined, path: METHODS.many, requestStream: true, responseStream: true, serve };
     const lane = fastServerLane({ methods: [method], events: { emit() {} } }, serverLimits);
     lane.accept(this.socket.socket, { identity, guard: new FloodGuard(serverLimits.maxMessageBytes) });
     this.socket.arrive(hello());
