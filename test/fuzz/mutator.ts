@@ -1,4 +1,4 @@
-import { Flag, FrameType, frame, grpcMessage } from '../support/h2-frames.js';
+import { Flag, FrameType, frame, grpcMessage, hpack } from '../support/h2-frames.js';
 import { corpusOf, type Side } from './corpus.js';
 import type { Random } from './random.js';
 
@@ -56,6 +56,8 @@ const mutations: readonly Mutation[] = [
   truncate,
   insertNoise,
   editPayload,
+  insertField,
+  insertField,
   flood,
 ];
 
@@ -189,6 +191,35 @@ function editPayload(parts: Buffer[], random: Random): void {
   edited.writeUIntBE(edited.length - 9, 0, 3);
   parts[at] = edited;
 }
+
+/** Another field at the end of a header block, right or wrong. */
+function insertField(parts: Buffer[], random: Random): void {
+  const at = parts.findIndex((part) => part.length > 9 && part[3] === FrameType.HEADERS);
+  const part = parts[at];
+  if (!part) return;
+  const field = random.once(2) ? Buffer.of(128 + random.below(128)) : hpack([random.pick(FIELDS)]);
+  const edited = Buffer.concat([part, field]);
+  edited.writeUIntBE(edited.length - 9, 0, 3);
+  parts[at] = edited;
+}
+
+const FIELDS: readonly (readonly [string, string])[] = [
+  ['te', 'trailers'],
+  ['content-type', 'application/grpc'],
+  ['grpc-timeout', '1S'],
+  ['grpc-timeout', 'soon'],
+  ['grpc-status', '0'],
+  ['connection', 'close'],
+  ['content-length', '5'],
+  ['X-Upper', 'a'],
+  ['x-line', 'a\r\nb'],
+  ['x-bin', '*'],
+  ['x-bin', 'AAEC, AAEC'],
+  ['x-plain', ''],
+  ['', 'nameless'],
+  [':path', '/other'],
+  [':status', '200'],
+];
 
 function flood(parts: Buffer[], random: Random): void {
   if (!random.once(200)) return;
