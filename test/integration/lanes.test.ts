@@ -56,7 +56,7 @@ async function poolOf(world: Mesh, lanes: readonly LaneName[]) {
   };
 }
 
-const request = { path: '/test.lanes.v1.Talk/say', metadata: undefined, deadlineAt: Date.now() + 60_000 };
+const request = () => ({ path: '/test.lanes.v1.Talk/say', metadata: undefined, deadlineAt: Date.now() + 60_000 });
 const message = Buffer.from('{"text":"hi"}');
 
 const choices: readonly (readonly [server: readonly LaneName[], client: readonly LaneName[], lane: LaneName])[] = [
@@ -75,7 +75,7 @@ describe('the lanes behind one door', () => {
       await using pool = await poolOf(world, client);
 
       const connection = await pool.connect(service);
-      const { message: answer } = await connection.unary(request, message).result;
+      const { message: answer } = await connection.unary(request(), message).result;
 
       assert.equal(connection.lane, lane);
       assert.equal(Buffer.from(answer).toString(), '{"text":"hi"}');
@@ -110,7 +110,7 @@ describe('the lanes behind one door', () => {
     const connections = [await fast.connect(service), await plain.connect(service)];
 
     const answers = await Promise.all(
-      Array.from({ length: 200 }, (_, i) => (connections[i % 2] ?? assert.fail()).unary(request, message).result),
+      Array.from({ length: 200 }, (_, i) => (connections[i % 2] ?? assert.fail()).unary(request(), message).result),
     );
 
     assert.equal(answers.length, 200);
