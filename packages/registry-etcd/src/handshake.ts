@@ -50,6 +50,7 @@ export function handshake(tcp: Socket, options: HandshakeOptions): Promise<TLSSo
 
     socket.once('secureConnect', () => {
       if (socket.alpnProtocol !== 'h2') return refuse('alpn', 'the server does not speak gRPC');
+      if (socket.isSessionReused()) return refuse('resumed', 'a resumed session shows no certificate');
       const stranger = expect && identityProblem(socket, expect, material);
       if (stranger) return refuse(stranger.reason, stranger.message, stranger.presented);
       settle();
