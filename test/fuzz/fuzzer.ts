@@ -1,5 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises';
-import type { Side } from './corpus.js';
+import { LIMITS, type Side } from './corpus.js';
 import { chunked, mutated } from './mutator.js';
 import { randomFrom, seedOf } from './random.js';
 import { judge, type Verdict } from './reference.js';
@@ -44,6 +44,10 @@ const BATCH = 128;
 const MAX_TURNS = 4;
 /** A sequence that is fed a second time byte by byte is no longer than this. */
 const MAX_BYTEWISE = 4096;
+/** Taken at once for a message that has begun. */
+const FIRST_BYTES_PER_CALL = 64 * 1024;
+/** An empty message is five bytes on the wire, and some in memory. */
+const MEMORY_PER_BYTE = 32;
 const PROGRESS_EVERY = 64 * BATCH;
 
 /** The sequence with this number: the same whenever it is asked for. */
@@ -118,6 +122,8 @@ interface Run {
 
 interface Fed {
   readonly subject: Subject;
+  /** Bytes it was given. */
+  fedBytes: number;
   code: number | undefined;
   problem: string | undefined;
 }
@@ -144,7 +150,7 @@ async function runAll(batch: readonly Sequence[]): Promise<Run[]> {
 }
 
 function newFed(side: Side): Fed {
-  return { subject: subjectOf(side), code: undefined, problem: undefined };
+  return { subject: subjectOf(side), fedBytes: 0, code: undefined, problem: undefined };
 }
 
 function isWorthTwice({ paced, chunks }: Sequence): boolean {
@@ -168,6 +174,18 @@ function feedOne(fed: Fed, chunk: Buffer): void {
   } catch (error) {
     fed.problem = `crashed: ${error instanceof Error ? error.stack : String(error)}`;
   }
+  fed.fedBytes += chunk.length;
+  fed.problem ??= memoryProblem(fed);
+}
+
+/** Memory is bounded, and taken for what has come: a peer must send what it wants us to hold. */
+function memoryProblem({ subject: { held }, fedBytes }: Fed): string | undefined {
+  if (!held) return undefined;
+  const { received, unsent, most } = held;
+  if (received < 0 || unsent < 0) return `counts ${received} received and ${unsent} unsent bytes`;
+  if (received > most || unsent > most) return `holds ${received} received and ${unsent} unsent bytes, at most ${most}`;
+  const earned = FIRST_BYTES_PER_CALL * LIMITS.calls + MEMORY_PER_BYTE * fedBytes;
+  return received > earned ? `holds ${received} bytes for ${fedBytes} that came` : undefined;
 }
 
 /** One chunk of each sequence a turn. */

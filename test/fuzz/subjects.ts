@@ -1,6 +1,6 @@
 import { parseSpiffeId } from '@sallyport/core';
 import type { EventSink, IncomingCall, PeerIdentity, ServedMethod } from '@sallyport/core/spi';
-import { DeadlineWheel, FastChannel, FloodGuard, fastServerLane } from '@sallyport/transport-mtls/spi';
+import { DeadlineWheel, FastChannel, FloodGuard, fastServerLane, type HeldMemory } from '@sallyport/transport-mtls/spi';
 import { CLIENT_CALLS, LIMITS, METHODS, type Side } from './corpus.js';
 import { MemorySocket } from './memory-socket.js';
 
@@ -11,6 +11,8 @@ export interface Subject {
   readonly handled: number[];
   /** Security events so far. */
   readonly violations: number;
+  /** Memory that messages take on the connection; undefined before its first call. */
+  readonly held: HeldMemory | undefined;
   /** What is still held after the connection was over and a turn has passed; undefined: nothing. */
   leftovers(): string | undefined;
 }
@@ -20,8 +22,6 @@ export function subjectOf(side: Side): Subject {
 }
 
 const MINUTE = 60_000;
-/** What a connection may hold at least; room for it shows that nothing waits. */
-const HELD_BYTES = 16 * 1024 * 1024;
 const LONG_MS = 60 * MINUTE;
 
 export const serverLimits = {
@@ -60,7 +60,7 @@ export const identity: PeerIdentity = {
 /** What a call of the server lane shows of itself beyond the seam. */
 interface Place {
   readonly id: number;
-  readonly connection: { readonly running: number; readonly calls: number; hasRoomFor(bytes: number): boolean };
+  readonly connection: { readonly running: number; readonly calls: number; readonly held: HeldMemory };
 }
 
 class ServerSubject implements Subject {
@@ -82,13 +82,17 @@ class ServerSubject implements Subject {
     this.socket.once('close', this.#release);
   }
 
+  get held(): HeldMemory | undefined {
+    return this.connection?.held;
+  }
+
   leftovers(): string | undefined {
     const { connection } = this;
     if (lane.wheel.size > 0) return `${lane.wheel.size} deadlines`;
     if (!connection) return undefined;
     if (connection.calls > 0) return `${connection.calls} streams`;
     if (connection.running > 0) return `${connection.running} handlers`;
-    return connection.hasRoomFor(HELD_BYTES) ? undefined : 'unsent messages';
+    return leftoverMemory(connection.held);
   }
 }
 
@@ -168,11 +172,15 @@ class ClientSubject implements Subject {
     }
   }
 
+  get held(): HeldMemory {
+    return this.#channel.held;
+  }
+
   leftovers(): string | undefined {
     if (wheel.size > 0) return `${wheel.size} deadlines`;
     if (this.#channel.calls > 0) return `${this.#channel.calls} streams`;
     if (this.#unsettled > 0) return `${this.#unsettled} calls that never ended`;
-    return this.#channel.hasRoomFor(HELD_BYTES) ? undefined : 'unsent messages';
+    return leftoverMemory(this.held);
   }
 
   #stream(call: Parameters<FastChannel['stream']>[0], halfClose: boolean): void {
@@ -188,6 +196,10 @@ class ClientSubject implements Subject {
     const settle = () => void this.#unsettled--;
     promise.then(settle, settle);
   }
+}
+
+function leftoverMemory({ received, unsent }: HeldMemory): string | undefined {
+  return received === 0 && unsent === 0 ? undefined : `${received} received and ${unsent} unsent bytes`;
 }
 
 async function read(messages: AsyncIterable<Uint8Array>): Promise<void> {

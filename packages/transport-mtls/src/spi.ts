@@ -12,6 +12,7 @@ export {
   toMetadata,
 } from './fast/call-headers.js';
 export { FastChannel, type FastChannelContext } from './fast/client-lane.js';
+export type { HeldMemory } from './fast/connection.js';
 export { DeadlineWheel, Timed } from './fast/deadline-wheel.js';
 export { consumed, grant, shifted, widened } from './fast/flow-control.js';
 export { ErrorCode, Flag, FrameType, PREFACE, ProfileViolation, Setting } from './fast/frames.js';

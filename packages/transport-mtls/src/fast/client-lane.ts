@@ -24,7 +24,7 @@ import { FastConnection } from './connection.js';
 import type { DeadlineWheel } from './deadline-wheel.js';
 import { ErrorCode, LARGEST_STREAM_ID, ProfileViolation } from './frames.js';
 import { BlockCache, encodeFields } from './headers.js';
-import { MESSAGE_PREFIX_BYTES, type MessageProblem } from './messages.js';
+import type { MessageProblem } from './messages.js';
 import { FastStream } from './stream.js';
 
 /** Calls that wait because the server takes no more at once. */
@@ -339,6 +339,8 @@ class FastUnaryCall extends OutgoingStream implements UnaryFlight {
       this.connection.abandon(this);
       this.fail(new CallError('INTERNAL', `${this.call.path.slice(1)} answered more than once`));
     } else {
+      // Until the trailers come.
+      this.connection.hold(this, message);
       this.#answer = message;
     }
   }
@@ -398,9 +400,7 @@ class FastClientStream extends OutgoingStream implements ClientStream {
 
   constructor(connection: FastChannel, call: OutgoingCall) {
     super(connection, call);
-    this.#messages = new MessageQueue(undefined, (message) => {
-      connection.releaseHeld(this, message.length + MESSAGE_PREFIX_BYTES);
-    });
+    this.#messages = new MessageQueue(undefined, (message) => connection.releaseHeld(this, message));
     this.headers = new Promise((resolve, reject) => {
       this.#onHeaders = resolve;
       this.#onNoHeaders = reject;
@@ -451,7 +451,7 @@ class FastClientStream extends OutgoingStream implements ClientStream {
       this.#messages.push(message);
       return;
     }
-    this.connection.hold(this, message.length + MESSAGE_PREFIX_BYTES);
+    this.connection.hold(this, message);
     // A small message would keep the whole chunk that it came in.
     this.#messages.push(message.length * 2 < message.buffer.byteLength ? Buffer.from(message) : message);
   }

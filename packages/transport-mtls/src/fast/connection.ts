@@ -41,10 +41,22 @@ export interface FastConnectionOptions {
   readonly onViolation: (violation: ProfileViolation) => void;
 }
 
+/** Memory that the messages of one connection take, bytes. */
+export interface HeldMemory {
+  /** Received, and unfinished or unread. */
+  readonly received: number;
+  /** Given to be sent, and waiting for a window. */
+  readonly unsent: number;
+  /** What each of the two may come to. */
+  readonly most: number;
+}
+
 /** DATA waits while so much is on its way to the socket: what the peer does not read stays with whoever produces it. */
 const MAX_UNSENT_BYTES = 1024 * 1024;
 /** Messages held on one connection, unfinished or unread or unsent; beyond it, the call that wants more fails. */
 const HELD_MESSAGES = 16;
+/** What a held message takes beside its bytes: an empty one fills memory too. */
+const HELD_OVERHEAD_BYTES = 128;
 /** How long a peer may take to read our last words, ms. */
 const LAST_WORDS_MS = 1000;
 const MAX_PATROL_MS = 5000;
@@ -144,6 +156,15 @@ export abstract class FastConnection implements FrameSink {
     return this.streams.size;
   }
 
+  get held(): HeldMemory {
+    return { received: this.#heldBytes, unsent: this.#unsentBytes, most: this.#maxHeldBytes };
+  }
+
+  /** Whether the DATA frame that is arriving is the last one of its stream. */
+  get isLastFrame(): boolean {
+    return this.#currentEnds;
+  }
+
   get settingsSeen(): boolean {
     return this.#settingsSeen;
   }
@@ -207,15 +228,17 @@ export abstract class FastConnection implements FrameSink {
     if (this.draining) this.#closeIfDone();
   }
 
-  /** A complete message waits for its reader. */
-  hold(stream: FastStream, bytes: number): void {
+  /** A complete message waits for its reader, or for the end of its call. */
+  hold(stream: FastStream, message: Uint8Array): void {
+    const bytes = message.length + HELD_OVERHEAD_BYTES;
     stream.queuedBytes += bytes;
     this.#heldBytes += bytes;
   }
 
   /** The reader took a message that was held. */
-  releaseHeld(stream: FastStream, bytes: number): void {
+  releaseHeld(stream: FastStream, message: Uint8Array): void {
     if (!this.streams.has(stream.id)) return;
+    const bytes = message.length + HELD_OVERHEAD_BYTES;
     stream.queuedBytes -= bytes;
     this.#heldBytes -= bytes;
     this.#replenish(stream);

@@ -32,9 +32,9 @@ export class MessageAssembler {
     this.#maxBytes = maxBytes;
   }
 
-  /** Bytes of the message that is not complete. */
+  /** Memory taken for the message that is not complete, bytes. */
   get heldBytes(): number {
-    return this.#filled;
+    return this.#body?.length ?? 0;
   }
 
   /** Whether the stream may end here. */

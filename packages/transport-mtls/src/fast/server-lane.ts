@@ -24,7 +24,7 @@ import { FastConnection } from './connection.js';
 import { DeadlineWheel } from './deadline-wheel.js';
 import { ErrorCode, ProfileViolation } from './frames.js';
 import { BlockCache, encodeFields } from './headers.js';
-import { MESSAGE_PREFIX_BYTES, type MessageProblem } from './messages.js';
+import type { MessageProblem } from './messages.js';
 import { FAST_PROTOCOL } from './protocol.js';
 import { FastStream } from './stream.js';
 
@@ -229,7 +229,7 @@ class FastIncomingCall extends FastStream implements IncomingCall {
       this.#refuse(Status.INVALID_ARGUMENT, 'more than one request');
     } else {
       this.connection.peer.guard.message(message.length);
-      this.#request = message;
+      this.#request = this.connection.isLastFrame ? message : this.#kept(message);
     }
   }
 
@@ -252,6 +252,7 @@ class FastIncomingCall extends FastStream implements IncomingCall {
       this.#refuse(Status.INVALID_ARGUMENT, 'the call ended without a request');
       return;
     }
+    if (this.queuedBytes > 0) this.connection.releaseHeld(this, request);
     if (this.deadlineAt === Infinity) this.connection.wheel.remove(this);
     this.#serve(method, request);
   }
@@ -340,9 +341,7 @@ class FastIncomingCall extends FastStream implements IncomingCall {
     this.#running = true;
     this.connection.running++;
     if (method.requestStream) {
-      this.#requests = new MessageQueue(undefined, (message) => {
-        this.connection.releaseHeld(this, message.length + MESSAGE_PREFIX_BYTES);
-      });
+      this.#requests = new MessageQueue(undefined, (message) => this.connection.releaseHeld(this, message));
     }
     method.serve(this, request);
   }
@@ -354,9 +353,14 @@ class FastIncomingCall extends FastStream implements IncomingCall {
       queue.push(message);
       return;
     }
-    this.connection.hold(this, message.length + MESSAGE_PREFIX_BYTES);
+    queue.push(this.#kept(message));
+  }
+
+  /** A message that nobody takes yet; it counts for what the connection may hold. */
+  #kept(message: Buffer): Buffer {
+    this.connection.hold(this, message);
     // A small message would keep the whole chunk that it came in.
-    queue.push(message.length * 2 < message.buffer.byteLength ? Buffer.from(message) : message);
+    return message.length * 2 < message.buffer.byteLength ? Buffer.from(message) : message;
   }
 
   /** Ends a call that no handler has seen, or whose handler broke off by what the peer sent. */

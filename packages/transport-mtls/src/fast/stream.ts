@@ -56,7 +56,7 @@ export abstract class FastStream extends Timed implements MessageSink {
   /** Everything that was given to it has left. */
   abstract onDrained(): void;
 
-  /** Bytes of the message that is arriving. */
+  /** Memory taken for the message that is arriving, bytes. */
   get partialBytes(): number {
     return this.#assembler?.heldBytes ?? 0;
   }
