@@ -30,11 +30,7 @@ function writeResults({ passes, failures, pending, duration }) {
   writeFileSync(path, `${JSON.stringify(results)}\n`);
 }
 
-/**
- * When nothing is left to do the process ends at once, without Node's own clean-up of handles: with an unreferenced socket whose
- * write is still under way that clean-up was seen to spin for ever (Node 20.20, CleanupHandles), after all tests were through.
- *
- * The timer itself keeps nothing alive, so it fires only when a test left a socket, a timer or a child behind. */
+/** The timer itself keeps nothing alive, so it fires only when a test left a socket, a timer or a child behind. */
 function endWhenStuck() {
   const timer = setTimeout(() => {
     console.error(`\nThe tests left something open: ${process.getActiveResourcesInfo().join(', ')}`);
@@ -42,5 +38,4 @@ function endWhenStuck() {
     process.exit();
   }, lingerMs);
   timer.unref();
-  process.once('beforeExit', () => process.exit());
 }

@@ -62,8 +62,8 @@ export class FaultProxy implements AsyncDisposable {
   /** Ends all connections with a reset. */
   reset(): void {
     for (const { client, server } of this.#links) {
-      client.resetAndDestroy();
-      server.resetAndDestroy();
+      reset(client);
+      reset(server);
     }
   }
 
@@ -103,7 +103,7 @@ export class FaultProxy implements AsyncDisposable {
         if (!this.#stalled) from.resume();
       });
       from.once('end', () => to.end());
-      from.once('error', () => to.resetAndDestroy()); // either side learns of the other's failure
+      from.once('error', () => reset(to)); // either side learns of the other's failure
       from.once('close', () => {
         this.#links.delete(link);
         to.destroySoon();
@@ -119,4 +119,13 @@ export class FaultProxy implements AsyncDisposable {
 interface Link {
   readonly client: Socket;
   readonly server: Socket;
+}
+
+/**
+ * A socket that was ended is destroyed instead: a reset fails while the shutdown is under way, and Node (20 to 26) then neither
+ * closes the handle nor forgets it, so that the process spins for ever when it should end.
+ */
+function reset(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }

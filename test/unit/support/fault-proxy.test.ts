@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { runNode } from '../../support/child.js';
 import { eventually } from '../../support/eventually.js';
 import { FaultProxy } from '../../support/servers/fault-proxy.js';
 
@@ -69,6 +71,11 @@ describe('a proxy that can be a bad network', () => {
     const { socket } = await open();
     const [error] = await once(socket, 'error');
     assert.equal(error.code, 'ECONNRESET');
+  });
+
+  it('lets the process end when it has reset connections that were being shut down', async () => {
+    const exit = await runNode([fileURLToPath(new URL('reset-process.js', import.meta.url))], { timeoutMs: 5000 });
+    assert.deepEqual(exit, { code: 0, signal: null, stdout: '', stderr: '' });
   });
 
   async function open(): Promise<{ socket: Socket; received: () => string }> {
