@@ -51,8 +51,13 @@ export interface HeldMemory {
   readonly most: number;
 }
 
-/** DATA waits while so much is on its way to the socket: what the peer does not read stays with whoever produces it. */
-const MAX_UNSENT_BYTES = 1024 * 1024;
+/**
+ * DATA waits while so much is on its way to the socket: what the peer does not read stays with whoever produces it. Little,
+ * because the socket takes no more before this turn of the event loop ends, and the peer should work while the next is made.
+ */
+const MAX_UNSENT_BYTES = 256 * 1024;
+/** A server reads nothing from a peer that leaves so much of its answers. */
+const MAX_UNREAD_BYTES = 2 * 1024 * 1024;
 /** Messages held on one connection, unfinished or unread or unsent; beyond it, the call that wants more fails. */
 const HELD_MESSAGES = 16;
 /** What a held message takes beside its bytes: an empty one fills memory too. */
@@ -444,7 +449,7 @@ export abstract class FastConnection implements FrameSink {
     }
     // Whoever does not read gets no more answers to write: calls wait in its own buffers (CVE-2019-9517). A client never pauses:
     // what it writes is bounded by what it asks, and two sides that wait for each other would wait for ever.
-    if (this.#isServer && this.writer.unsentBytes > 2 * MAX_UNSENT_BYTES) this.#socket.pause();
+    if (this.#isServer && this.writer.unsentBytes > MAX_UNREAD_BYTES) this.#socket.pause();
   }
 
   #onDrain(): void {
