@@ -80,6 +80,7 @@ export { type PeerVerdict, type PresentedPeer, presentedPeer, verifyPeer } from 
 export { Metadata, type MetadataInit, type MetadataValue } from './transport/metadata.js';
 export { decodeStatusDetails, encodeStatusDetails } from './transport/status-details.js';
 export type {
+  ArrivingMessages,
   CallStatus,
   ClientHost,
   ClientStream,

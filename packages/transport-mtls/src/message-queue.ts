@@ -37,12 +37,16 @@ export class MessageQueue<T> implements AsyncIterableIterator<T> {
     );
   }
 
-  next(): Promise<IteratorResult<T>> {
+  /** The next message if it is here already. */
+  take(): T | undefined {
     const message = this.#messages.shift();
-    if (message !== undefined) {
-      this.#taken(message);
-      return Promise.resolve({ done: false, value: message });
-    }
+    if (message !== undefined) this.#taken(message);
+    return message;
+  }
+
+  next(): Promise<IteratorResult<T>> {
+    const message = this.take();
+    if (message !== undefined) return Promise.resolve({ done: false, value: message });
     if (this.#end) {
       const { error } = this.#end;
       // Told once; a reader that asks again sees the end.

@@ -3,7 +3,7 @@ import type { AnyContract, Method } from '../contract/contract.js';
 import { CallError, UsageError } from '../errors.js';
 import type { ClientCall, ClientInterceptor } from '../transport/interceptors.js';
 import { MAX_METADATA_BYTES, Metadata } from '../transport/metadata.js';
-import type { ClientStream, OutgoingCall } from '../transport/transport.js';
+import type { ArrivingMessages, ClientStream, OutgoingCall } from '../transport/transport.js';
 import { currentCall, type ServerCall } from './call.js';
 import type { CallOptions } from './call-options.js';
 import type { Caller, Candidate, Destination } from './caller.js';
@@ -129,11 +129,11 @@ function wireOf(method: Method, context: ClientContext): Wire {
     case 'unary':
       return (request, call) => unary(method, context, request, call);
     case 'serverStream':
-      return (request, call) => responses(method, context, [request], call);
+      return (request, call) => new Responses(method, context, [request], call);
     case 'clientStream':
       return (requests, call) => single(method, context, requests, call);
     case 'bidi':
-      return (requests, call) => responses(method, context, requests, call);
+      return (requests, call) => new Responses(method, context, requests, call);
   }
 }
 
@@ -189,7 +189,7 @@ async function single(
   call: OutgoingCallState,
 ): Promise<unknown> {
   let response: { message: unknown } | undefined;
-  for await (const message of responses(method, context, requests, call)) {
+  for await (const message of new Responses(method, context, requests, call)) {
     if (response) throw new CallError('INTERNAL', `${call.method} answered more than once`);
     response = { message };
   }
@@ -197,40 +197,87 @@ async function single(
   return response.message;
 }
 
-async function* responses(
-  method: Method,
-  context: ClientContext,
-  requests: unknown,
-  call: OutgoingCallState,
-): AsyncGenerator<unknown> {
-  call.check();
-  if (!isIterable(requests)) throw new UsageError(`${call.method} takes its messages as an iterable, e.g. a generator`);
-  const caller = context.caller();
-  const picked = caller.pick();
-  const destination = (picked && caller.liveTo(picked)) ?? (await connected(caller, picked, call));
-  call.destination = destination;
-  const { candidate, connection } = destination;
-  const stream = connection.stream({ path: call.path, metadata: call.sent, deadlineAt: call.deadlineAt });
-  candidate.pending++;
-  const untie = call.onCancelled(() => stream.cancel());
-  const upload = new Upload(stream, method, requests);
-  let ended = false;
-  try {
-    if (call.options.onHeaders) {
-      stream.headers.then(call.options.onHeaders, ignore).catch((error) => upload.fail(error));
+/**
+ * The responses of a stream; the call begins when the first one is asked for. What arrived with the one before it is handed
+ * out directly: a turn of the generator costs more than many a message.
+ */
+class Responses implements AsyncIterableIterator<unknown> {
+  readonly #method: Method;
+  readonly #call: OutgoingCallState;
+  readonly #steps: AsyncGenerator<unknown>;
+  /** While the call runs. */
+  #arriving: ArrivingMessages | undefined;
+  /** Responses that the generator owes. */
+  #owed = 0;
+
+  constructor(method: Method, context: ClientContext, requests: unknown, call: OutgoingCallState) {
+    this.#method = method;
+    this.#call = call;
+    this.#steps = this.#run(context, requests);
+  }
+
+  next(): Promise<IteratorResult<unknown>> {
+    const bytes = this.#owed === 0 ? this.#arriving?.take() : undefined;
+    if (bytes === undefined) {
+      this.#owed++;
+      return this.#steps.next();
     }
-    for await (const bytes of stream.messages()) yield method.response.decode(bytes);
-    ended = true;
-    if (upload.failure) throw upload.failure;
-  } catch (error) {
-    // The reason why the caller's side failed is worth more than the cancellation that followed from it.
-    throw upload.failure ?? error;
-  } finally {
-    candidate.pending--;
-    untie?.();
-    upload.stop();
-    if (!ended) stream.cancel();
-    if (call.options.onTrailers) call.options.onTrailers(await stream.trailers);
+    try {
+      return Promise.resolve({ done: false, value: this.#method.response.decode(bytes) });
+    } catch (error) {
+      return this.#steps.throw(error);
+    }
+  }
+
+  return(): Promise<IteratorResult<unknown>> {
+    this.#arriving = undefined;
+    return this.#steps.return(undefined);
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  async *#run(context: ClientContext, requests: unknown): AsyncGenerator<unknown> {
+    const method = this.#method;
+    const call = this.#call;
+    call.check();
+    if (!isIterable(requests))
+      throw new UsageError(`${call.method} takes its messages as an iterable, e.g. a generator`);
+    const caller = context.caller();
+    const picked = caller.pick();
+    const destination = (picked && caller.liveTo(picked)) ?? (await connected(caller, picked, call));
+    call.destination = destination;
+    const { candidate, connection } = destination;
+    const stream = connection.stream({ path: call.path, metadata: call.sent, deadlineAt: call.deadlineAt });
+    candidate.pending++;
+    const untie = call.onCancelled(() => stream.cancel());
+    const upload = new Upload(stream, method, requests);
+    let ended = false;
+    try {
+      if (call.options.onHeaders) {
+        stream.headers.then(call.options.onHeaders, ignore).catch((error) => upload.fail(error));
+      }
+      const messages = stream.messages();
+      this.#arriving = messages;
+      for await (const bytes of messages) {
+        const response = method.response.decode(bytes);
+        this.#owed--;
+        yield response;
+      }
+      ended = true;
+      if (upload.failure) throw upload.failure;
+    } catch (error) {
+      // The reason why the caller's side failed is worth more than the cancellation that followed from it.
+      throw upload.failure ?? error;
+    } finally {
+      this.#arriving = undefined;
+      candidate.pending--;
+      untie?.();
+      upload.stop();
+      if (!ended) stream.cancel();
+      if (call.options.onTrailers) call.options.onTrailers(await stream.trailers);
+    }
   }
 }
 

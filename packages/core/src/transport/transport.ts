@@ -104,6 +104,12 @@ export interface UnaryFlight {
   cancel(): void;
 }
 
+/** Messages in the order in which they arrive, for one reader. */
+export interface ArrivingMessages extends AsyncIterable<Uint8Array> {
+  /** The next message if it is here already; undefined: iterate, which waits for it, and tells of the end. */
+  take(): Uint8Array | undefined;
+}
+
 /** A stream in both directions; a method with one request or one response uses the same calls once. */
 export interface ClientStream {
   /** Resolves (or returns nothing) when the next message may be sent. */
@@ -113,7 +119,7 @@ export interface ClientStream {
   /** Initial metadata of the server; rejects with CallError when the call ends before it. */
   readonly headers: Promise<Metadata>;
   /** Ends after status OK, throws CallError otherwise. Read it once. */
-  messages(): AsyncIterable<Uint8Array>;
+  messages(): ArrivingMessages;
   /** Resolves with the trailers at the end of the call, whatever its status. */
   readonly trailers: Promise<Metadata>;
 }

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import {
+  type ArrivingMessages,
   CallError,
   type ClientStream,
   Metadata,
@@ -440,7 +441,7 @@ class FastClientStream extends OutgoingStream implements ClientStream {
     if (this.id !== 0) this.connection.end(this, undefined);
   }
 
-  messages(): AsyncIterable<Uint8Array> {
+  messages(): ArrivingMessages {
     return this.#messages;
   }
 

@@ -8,6 +8,7 @@ import {
   type StatusObject,
 } from '@grpc/grpc-js';
 import {
+  type ArrivingMessages,
   CallError,
   type ClientStream,
   type Endpoint,
@@ -185,7 +186,7 @@ class GrpcClientStream implements ClientStream {
     cancel(this.#call);
   }
 
-  messages(): AsyncIterable<Uint8Array> {
+  messages(): ArrivingMessages {
     return this.#messages;
   }
 }
