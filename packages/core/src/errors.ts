@@ -71,6 +71,12 @@ export class CallError extends Error {
   }
 }
 
+/**
+ * A call that no server has looked at, e.g. because it was refused with REFUSED_STREAM or is beyond the last stream of GOAWAY (RFC
+ * 9113 §8.7). Lanes tell with it; the client makes such a call once more, and only then shows it as what it is: a CallError.
+ */
+export class UnprocessedCallError extends CallError {}
+
 /** A promise of the API was broken by the program itself, e.g. `handle()` after `start()`. The message says what to do. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';

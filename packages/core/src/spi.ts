@@ -5,7 +5,7 @@ export { Backoff, type BackoffOptions } from './backoff.js';
 export { type Clock, every, systemClock, type Timer } from './clock.js';
 export type { Codec } from './contract/contract.js';
 export { contractOf, type MethodsOf } from './contract/service-definition.js';
-export { CallError, Status, type StatusCode, statusName } from './errors.js';
+export { CallError, Status, type StatusCode, statusName, UnprocessedCallError } from './errors.js';
 export { EventBus } from './events/event-bus.js';
 export type { EventSink, HandshakeRefusal } from './events/events.js';
 export { type FileDanger, type FileFinding, readSafeFile, type SafeFile } from './files/file-safety.js';

@@ -56,6 +56,11 @@ export class Caller {
     return this.#options.selector.pick(this.#current());
   }
 
+  /** Chooses for a call that this instance has refused: another one where there is one. */
+  pickInstead(refusing: Candidate): Candidate | undefined {
+    return this.#pickOther(new Set([refusing.instance.id])) ?? this.pick();
+  }
+
   /** The path of nearly every call: a live connection, found without waiting. */
   liveTo(candidate: Candidate): Destination | undefined {
     if (candidate.passedOverUntil > 0) return undefined;

@@ -1,6 +1,6 @@
 import { MAX_TIMER_MS } from '../clock.js';
 import type { AnyContract, Method } from '../contract/contract.js';
-import { CallError, UsageError } from '../errors.js';
+import { CallError, UnprocessedCallError, UsageError } from '../errors.js';
 import type { ClientCall, ClientInterceptor } from '../transport/interceptors.js';
 import { MAX_METADATA_BYTES, Metadata } from '../transport/metadata.js';
 import type { ArrivingMessages, ClientStream, OutgoingCall } from '../transport/transport.js';
@@ -148,24 +148,28 @@ async function unary(
   call.check();
   const bytes = method.request.encode(request);
   const caller = context.caller();
-  const picked = caller.pick();
-  const destination = (picked && caller.liveTo(picked)) ?? (await connected(caller, picked, call));
-  call.destination = destination;
-  const { candidate, connection } = destination;
-  candidate.pending++;
-  const flight = connection.unary({ path: call.path, metadata: call.sent, deadlineAt: call.deadlineAt }, bytes);
-  const untie = call.onCancelled(flight.cancel);
-  try {
-    const result = await flight.result;
-    call.options.onHeaders?.(result.headers());
-    call.options.onTrailers?.(result.trailers());
-    return method.response.decode(result.message);
-  } catch (error) {
-    if (error instanceof CallError && error.metadata) call.options.onTrailers?.(error.metadata);
-    throw error;
-  } finally {
-    candidate.pending--;
-    untie?.();
+  let picked = caller.pick();
+  for (let isRetry = false; ; isRetry = true) {
+    const destination = (picked && caller.liveTo(picked)) ?? (await connected(caller, picked, call));
+    call.destination = destination;
+    const { candidate, connection } = destination;
+    candidate.pending++;
+    const flight = connection.unary({ path: call.path, metadata: call.sent, deadlineAt: call.deadlineAt }, bytes);
+    const untie = call.onCancelled(flight.cancel);
+    try {
+      const result = await flight.result;
+      call.options.onHeaders?.(result.headers());
+      call.options.onTrailers?.(result.trailers());
+      return method.response.decode(result.message);
+    } catch (error) {
+      if (error instanceof CallError && error.metadata) call.options.onTrailers?.(error.metadata);
+      if (isRetry || !(error instanceof UnprocessedCallError)) throw error;
+      call.check();
+      picked = caller.pickInstead(candidate);
+    } finally {
+      candidate.pending--;
+      untie?.();
+    }
   }
 }
 

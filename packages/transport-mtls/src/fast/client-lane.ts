@@ -8,6 +8,7 @@ import {
   Status,
   type UnaryFlight,
   type UnaryResult,
+  UnprocessedCallError,
 } from '@sallyport/core/spi';
 import type { ResolvedClientOptions } from '../client-options.js';
 import type { ClientLane } from '../lane.js';
@@ -155,12 +156,12 @@ export class FastChannel extends FastConnection implements ClientLane {
   #begin(stream: OutgoingStream): void {
     this.wheel.add(stream, stream.call.deadlineAt);
     if (this.draining) {
-      this.#fail(stream, 'the connection is closing');
+      this.#fail(stream, unprocessed('the connection is closing'));
       return;
     }
     if (this.streams.size < this.peerMaxCalls && this.#waiting.size === 0) this.#open(stream);
     else if (this.#waiting.size < MAX_WAITING) this.#waiting.add(stream);
-    else this.#fail(stream, 'too many calls wait for this server', Status.RESOURCE_EXHAUSTED);
+    else this.#fail(stream, new CallError('RESOURCE_EXHAUSTED', 'too many calls wait for this server'));
   }
 
   #next(): void {
@@ -174,7 +175,7 @@ export class FastChannel extends FastConnection implements ClientLane {
   #open(stream: OutgoingStream): void {
     const block = this.#blockOf(stream.call);
     if (block.length > this.peerMaxFrame) {
-      this.#fail(stream, 'the metadata is larger than the server takes', Status.RESOURCE_EXHAUSTED);
+      this.#fail(stream, new CallError('RESOURCE_EXHAUSTED', 'the metadata is larger than the server takes'));
       return;
     }
     stream.id = this.#nextStream;
@@ -187,15 +188,15 @@ export class FastChannel extends FastConnection implements ClientLane {
     stream.onOpen();
   }
 
-  #fail(stream: OutgoingStream, reason: string, code: CallError['code'] = Status.UNAVAILABLE): void {
+  #fail(stream: OutgoingStream, error: CallError): void {
     this.wheel.remove(stream);
-    stream.fail(new CallError(code, reason));
+    stream.fail(error);
   }
 
   #failWaiting(reason: string): void {
     const waiting = [...this.#waiting];
     this.#waiting.clear();
-    for (const stream of waiting) this.#fail(stream, reason);
+    for (const stream of waiting) this.#fail(stream, unprocessed(reason));
   }
 
   /** Calls of a method mostly differ in nothing: the block of the last one serves again. */
@@ -283,11 +284,16 @@ abstract class OutgoingStream extends FastStream {
   }
 
   override onReset(code: number): void {
-    this.fail(new CallError(statusOfReset(code), `the server ended the call with code ${code}`));
+    const isRefused = code === ErrorCode.REFUSED_STREAM && !this.headersSeen;
+    this.fail(
+      isRefused
+        ? unprocessed('the server refused the call')
+        : new CallError(statusOfReset(code), `the server ended the call with code ${code}`),
+    );
   }
 
-  override onLost(reason: string): void {
-    this.fail(new CallError('UNAVAILABLE', reason));
+  override onLost(reason: string, refused: boolean): void {
+    this.fail(refused ? unprocessed(reason) : new CallError('UNAVAILABLE', reason));
   }
 
   #conclude(trailers: ResponseFields): void {
@@ -490,6 +496,10 @@ function problemOf({ httpStatus, isGrpc, encoding }: ResponseFields): CallError 
     return new CallError('UNKNOWN', `the server answered with HTTP status ${httpStatus ?? 'none'}`);
   if (!isGrpc) return new CallError('UNKNOWN', 'the server answered with something else than gRPC');
   return encoding === undefined ? undefined : new CallError('INTERNAL', 'the answer is compressed');
+}
+
+function unprocessed(reason: string): CallError {
+  return new UnprocessedCallError('UNAVAILABLE', reason);
 }
 
 function tooLarge(): CallError {
