@@ -2,13 +2,25 @@ import { once } from 'node:events';
 import type { AddressInfo, Socket } from 'node:net';
 import { createServer } from 'node:tls';
 import type { Mesh } from '@sallyport/testing';
-import { Flag, FrameType, frame, framesIn, grpcMessage, hpack, rstStream, settings, settingsAck } from './h2-frames.js';
+import {
+  Flag,
+  FrameType,
+  frame,
+  framesIn,
+  grpcMessage,
+  hpack,
+  rstStream,
+  settings,
+  settingsAck,
+  windowUpdate,
+} from './h2-frames.js';
 import { instanceOf } from './instance.js';
 import type { Lane } from './lanes.js';
 import { contextOf } from './registry-context.js';
 
 const PREFACE_BYTES = 24;
 const NO_ERROR = 0;
+const WINDOW_BYTES = 1024 * 1024;
 
 /** One call as the server sees it: what it does with it is up to the test. */
 export interface FramedCall {
@@ -34,6 +46,8 @@ export interface FramedCall {
 export interface FrameServer extends AsyncDisposable {
   readonly calls: number;
   readonly connections: number;
+  /** Takes no more connections; stays in the registry. */
+  deafen(): void;
 }
 
 export interface FrameServerOptions {
@@ -68,7 +82,15 @@ export async function frameServer({
     connections++;
     sockets.add(socket);
     socket.on('error', () => {});
-    socket.write(settings([[3, maxCalls]]));
+    socket.write(
+      Buffer.concat([
+        settings([
+          [3, maxCalls],
+          [4, WINDOW_BYTES],
+        ]),
+        windowUpdate(0, WINDOW_BYTES),
+      ]),
+    );
     const open = new Map<number, { heard: string; end: () => void }>();
     let unread = Buffer.alloc(0);
     let greeted = false;
@@ -108,6 +130,7 @@ export async function frameServer({
     get connections() {
       return connections;
     },
+    deafen: () => void server.close(),
     async [Symbol.asyncDispose]() {
       await session.close();
       for (const socket of sockets) socket.destroy();

@@ -163,7 +163,9 @@ class PooledConnection implements Connection {
 
   /** It had its connection, and that one takes no more calls. */
   get spent(): boolean {
-    return this.#expired || (this.#lane !== undefined && this.#lane !== this.#grpc && !this.#lane.usable);
+    if (this.#expired || this.#lane === undefined) return this.#expired;
+    if (this.#lane !== this.#grpc) return !this.#lane.usable;
+    return this.#attempt === undefined && this.#grpc.hasFailed;
   }
 
   /** The server's certificate has run out since: it must show a new one before it gets another call. */

@@ -3,7 +3,7 @@ import { selector } from 'sallyport';
 import { mesh } from 'sallyport/testing';
 import { type FramedCall, type FrameServer, frameServer } from '../../support/frame-server.js';
 import { forEachLane, type Lane, lanesUnderTest } from '../../support/lanes.js';
-import { failure, pause, signal } from './kit.js';
+import { all, failure, pause, signal } from './kit.js';
 import { Probe } from './probe.js';
 
 const INTERNAL_ERROR = 2;
@@ -53,6 +53,21 @@ forEachLane((lane) => {
       assert.equal((await probe.client.ask({ n: 1 })).text, 'call 2');
       assert.deepEqual(probe.calls(), [2]);
       assert.equal(probe.servers[0]?.connections, 2);
+    });
+
+    it('is made at another instance when its own says GOAWAY and cannot be reached again', async () => {
+      await using probe = await world(
+        lane,
+        (call) => {
+          probe.servers[0]?.deafen();
+          call.leave(call.stream - 1);
+        },
+        answer,
+      );
+
+      for (let i = 1; i <= 4; i++) assert.equal((await probe.client.ask({ n: i })).text, `call ${i}`);
+
+      assert.deepEqual(probe.calls(), [1, 4]);
     });
 
     it('is not made a third time', async () => {
@@ -122,6 +137,63 @@ forEachLane(
         const [refused = 0, answered] = probe.calls();
         assert.equal(answered, 10);
         assert.ok(refused >= 4, `only ${refused} calls were refused`);
+      });
+
+      it('is made at another one when it streams, with everything that was said', async () => {
+        await using probe = await world(
+          lane,
+          (call) => void setTimeout(() => call.reset(REFUSED_STREAM), 30),
+          (call) => void call.whole.then(() => call.answer({ text: call.heard().replaceAll(/[^a-c]/g, '') })),
+        );
+        let released = 0;
+        async function* letters() {
+          try {
+            yield* ['a', 'b'].map((text) => ({ text }));
+            await pause(100);
+            yield { text: 'c' };
+          } finally {
+            released++;
+          }
+        }
+
+        for (let i = 1; i <= 4; i++) assert.equal((await probe.client.collect(letters())).text, 'abc');
+        for (let i = 1; i <= 4; i++) assert.equal((await all(probe.client.list({ text: 'a' })))[0]?.text, 'a');
+
+        assert.equal(released, 4);
+        assert.ok((probe.calls()[0] ?? 0) >= 2, 'no stream was refused');
+      });
+
+      it('is not made again when more was said than is kept, and what said it is released', async () => {
+        await using probe = await world(lane, (call) => void call.whole.then(() => call.reset(REFUSED_STREAM)));
+        let released = false;
+        async function* much() {
+          try {
+            for (let i = 0; i < 3; i++) yield { text: 'x'.repeat(40_000) };
+          } finally {
+            released = true;
+          }
+        }
+
+        await failure(probe.client.collect(much()), 'UNAVAILABLE');
+
+        assert.deepEqual(probe.calls(), [1]);
+        assert.ok(released);
+      });
+
+      it('tells the reason of a caller that fails while it is made again', async () => {
+        await using probe = await world(
+          lane,
+          atFirst((call) => call.reset(REFUSED_STREAM)),
+        );
+        async function* broken() {
+          yield { text: 'a' };
+          await pause(50);
+          throw new Error('no more letters');
+        }
+
+        await assert.rejects(probe.client.collect(broken()), { message: 'no more letters' });
+
+        assert.deepEqual(probe.calls(), [2]);
       });
 
       it('does not come back from the connection that it waited on while that drains', async () => {

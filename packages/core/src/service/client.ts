@@ -150,7 +150,7 @@ async function unary(
   const caller = context.caller();
   let picked = caller.pick();
   for (let isRetry = false; ; isRetry = true) {
-    const destination = (picked && caller.liveTo(picked)) ?? (await connected(caller, picked, call));
+    const destination = (picked && caller.liveTo(picked)) ?? (await reach(caller, picked, call));
     call.destination = destination;
     const { candidate, connection } = destination;
     candidate.pending++;
@@ -173,8 +173,10 @@ async function unary(
   }
 }
 
-/** Waits for a connection, but no longer than the caller does. */
-async function connected(caller: Caller, picked: Candidate | undefined, call: OutgoingCallState): Promise<Destination> {
+/** The live connection to the picked instance; otherwise waits for one, but no longer than the caller does. */
+async function reach(caller: Caller, picked: Candidate | undefined, call: OutgoingCallState): Promise<Destination> {
+  const live = picked && caller.liveTo(picked);
+  if (live) return live;
   let untie: (() => void) | undefined;
   const cancelled = new Promise<never>((_, reject) => {
     untie = call.onCancelled(() => reject(new CallError('CANCELLED', 'the call was cancelled')));
@@ -249,38 +251,45 @@ class Responses implements AsyncIterableIterator<unknown> {
     if (!isIterable(requests))
       throw new UsageError(`${call.method} takes its messages as an iterable, e.g. a generator`);
     const caller = context.caller();
-    const picked = caller.pick();
-    const destination = (picked && caller.liveTo(picked)) ?? (await connected(caller, picked, call));
-    call.destination = destination;
-    const { candidate, connection } = destination;
-    const stream = connection.stream({ path: call.path, metadata: call.sent, deadlineAt: call.deadlineAt });
-    candidate.pending++;
-    const untie = call.onCancelled(() => stream.cancel());
-    const upload = new Upload(stream, method, requests);
-    let ended = false;
-    try {
-      if (call.options.onHeaders) {
-        stream.headers.then(call.options.onHeaders, ignore).catch((error) => upload.fail(error));
+    const upload = new Upload(method, requests);
+    let destination = await reach(caller, caller.pick(), call);
+    for (let isRetry = false; ; isRetry = true) {
+      call.destination = destination;
+      const { candidate, connection } = destination;
+      const stream = connection.stream({ path: call.path, metadata: call.sent, deadlineAt: call.deadlineAt });
+      candidate.pending++;
+      const untie = call.onCancelled(() => stream.cancel());
+      upload.begin(stream);
+      let outcome: 'good' | 'bad' | 'again' = 'bad';
+      try {
+        if (call.options.onHeaders) {
+          stream.headers.then(call.options.onHeaders, ignore).catch((error) => upload.fail(error));
+        }
+        const messages = stream.messages();
+        this.#arriving = messages;
+        for await (const bytes of messages) {
+          upload.commit();
+          const response = method.response.decode(bytes);
+          this.#owed--;
+          yield response;
+        }
+        outcome = 'good';
+        if (upload.failure) throw upload.failure;
+        return;
+      } catch (error) {
+        // The reason why the caller's side failed is worth more than the cancellation that followed from it.
+        if (isRetry || !(error instanceof UnprocessedCallError) || !upload.canBeginAgain) throw upload.failure ?? error;
+        call.check();
+        destination = await reach(caller, caller.pickInstead(candidate), call);
+        outcome = 'again';
+      } finally {
+        this.#arriving = undefined;
+        candidate.pending--;
+        untie?.();
+        if (outcome !== 'again') upload.stop();
+        if (outcome === 'bad') stream.cancel();
+        if (outcome !== 'again' && call.options.onTrailers) call.options.onTrailers(await stream.trailers);
       }
-      const messages = stream.messages();
-      this.#arriving = messages;
-      for await (const bytes of messages) {
-        const response = method.response.decode(bytes);
-        this.#owed--;
-        yield response;
-      }
-      ended = true;
-      if (upload.failure) throw upload.failure;
-    } catch (error) {
-      // The reason why the caller's side failed is worth more than the cancellation that followed from it.
-      throw upload.failure ?? error;
-    } finally {
-      this.#arriving = undefined;
-      candidate.pending--;
-      untie?.();
-      upload.stop();
-      if (!ended) stream.cancel();
-      if (call.options.onTrailers) call.options.onTrailers(await stream.trailers);
     }
   }
 }
@@ -289,41 +298,93 @@ function isIterable(value: unknown): value is Messages {
   return typeof value === 'object' && value !== null && (Symbol.asyncIterator in value || Symbol.iterator in value);
 }
 
+/** So much of what a stream has said is kept in case it must be said again, bytes; the first message in any case. */
+const MAX_KEPT_BYTES = 64 * 1024;
+
 /** Sends what the caller's iterable yields, at the pace of the stream, until the call is over. */
 class Upload {
   failure: unknown;
-  readonly #stream: ClientStream;
-  #stopped = false;
+  readonly #method: Method;
+  readonly #requests: Messages;
   #iterator: AsyncIterator<unknown> | Iterator<unknown> | undefined;
+  /** What the iterator gives next, or has given to a stream that was not to be. */
+  #next: Promise<IteratorResult<unknown>> | IteratorResult<unknown> | undefined;
+  #stream: ClientStream | undefined;
+  /** Everything that was said; undefined once it will not be said again. */
+  #said: Uint8Array[] | undefined = [];
+  #saidBytes = 0;
+  #stopped = false;
 
-  constructor(stream: ClientStream, method: Method, requests: Messages) {
+  constructor(method: Method, requests: Messages) {
+    this.#method = method;
+    this.#requests = requests;
+  }
+
+  /** Sends on this stream from now on, and first of all what an earlier one was told. */
+  begin(stream: ClientStream): void {
     this.#stream = stream;
-    this.#run(method, requests).catch((error) => this.fail(error));
+    this.#run(stream).catch((error) => {
+      if (stream === this.#stream) this.fail(error);
+    });
+  }
+
+  get canBeginAgain(): boolean {
+    return this.#said !== undefined && this.failure === undefined;
+  }
+
+  /** The server has answered: nothing will be said again. */
+  commit(): void {
+    this.#said = undefined;
   }
 
   /** Ends the call because of an error on the caller's side. */
   fail(error: unknown): void {
     if (this.#stopped) return;
     this.failure = error;
-    this.#stream.cancel();
+    this.#stream?.cancel();
   }
 
-  async #run(method: Method, requests: Messages): Promise<void> {
-    const iterator = Symbol.asyncIterator in requests ? requests[Symbol.asyncIterator]() : requests[Symbol.iterator]();
-    this.#iterator = iterator;
+  async #run(stream: ClientStream): Promise<void> {
+    for (const message of [...(this.#said ?? [])]) {
+      await stream.send(message);
+      if (this.#isOver(stream)) return;
+    }
     for (;;) {
-      const { done, value } = await iterator.next();
-      if (this.#stopped) return;
+      this.#next ??= this.#iterate().next();
+      const { done, value } = await this.#next;
+      if (this.#isOver(stream)) return;
       if (done) break;
-      const wait = this.#stream.send(method.request.encode(value));
+      this.#next = undefined;
+      const message = this.#method.request.encode(value);
+      this.#keep(message);
+      const wait = stream.send(message);
       if (wait) await wait;
     }
-    this.#stream.halfClose();
+    stream.halfClose();
+  }
+
+  #isOver(stream: ClientStream): boolean {
+    return this.#stopped || stream !== this.#stream;
+  }
+
+  #iterate(): AsyncIterator<unknown> | Iterator<unknown> {
+    const requests = this.#requests;
+    this.#iterator ??=
+      Symbol.asyncIterator in requests ? requests[Symbol.asyncIterator]() : requests[Symbol.iterator]();
+    return this.#iterator;
+  }
+
+  #keep(message: Uint8Array): void {
+    if (!this.#said) return;
+    this.#saidBytes += message.length;
+    if (this.#said.length > 0 && this.#saidBytes > MAX_KEPT_BYTES) this.#said = undefined;
+    else this.#said.push(message);
   }
 
   stop(): void {
     if (this.#stopped) return;
     this.#stopped = true;
+    this.#said = undefined;
     // A generator that waits for its next message would stay suspended for ever otherwise.
     try {
       Promise.resolve(this.#iterator?.return?.()).catch(ignore);

@@ -67,6 +67,11 @@ export class GrpcChannel implements ClientLane {
     return this.#channel.getConnectivityState(false) === connectivityState.READY;
   }
 
+  /** It could not connect again, and will not say so a second time: grpc-js reports this state until it succeeds. */
+  get hasFailed(): boolean {
+    return this.#channel.getConnectivityState(false) === connectivityState.TRANSIENT_FAILURE;
+  }
+
   /** True when it is connected, false when the attempt failed or the time is up. */
   async connect(deadlineAt: number): Promise<boolean> {
     for (;;) {

@@ -6,11 +6,15 @@ import {
   encodeStatusDetails,
   Status,
   type StatusCode,
+  UnprocessedCallError,
 } from '@sallyport/core/spi';
 import { fromGrpc, statusDetailsOf, toGrpc, withStatusDetails } from './metadata.js';
 
 /** A status that does not fit into a header would never arrive: the caller would wait for its deadline. */
 const MAX_MESSAGE_LENGTH = 4096;
+
+/** What grpc-js says of a call for which it had no connection, whether from the beginning or after it was refused. */
+const NEVER_BEGUN = /^No connection established\b/;
 
 export interface GrpcStatus {
   readonly code: number;
@@ -31,6 +35,9 @@ export function toGrpcStatus(status: CallStatus): GrpcStatus {
 
 /** A failed call of grpc-js as ours. */
 export function toCallError(status: StatusObject): CallError {
+  if (status.code === Status.UNAVAILABLE && NEVER_BEGUN.test(status.details)) {
+    return new UnprocessedCallError('UNAVAILABLE', status.details);
+  }
   const bytes = statusDetailsOf(status.metadata);
   return new CallError(knownCode(status.code), status.details, {
     metadata: fromGrpc(status.metadata),
