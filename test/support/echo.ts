@@ -14,6 +14,7 @@ import {
 } from '@sallyport/core';
 import { type Mesh, type MeshOptions, type MeshServiceOptions, mesh } from '@sallyport/testing';
 import { z } from 'zod';
+import { lanesUnderTest } from './lanes.js';
 
 const text = z.object({ text: z.string() });
 
@@ -39,7 +40,7 @@ export interface EchoWorld extends AsyncDisposable {
 
 /** A started `echo` service that `web` and `raw` may call, with its caller connected. */
 export async function echoWorld(options: MeshServiceOptions = {}, meshOptions: MeshOptions = {}): Promise<EchoWorld> {
-  const world = mesh(meshOptions);
+  const world = mesh({ ...lanesUnderTest(), ...meshOptions });
   const seen: Call[] = [];
   const service = world.service('echo', {
     authorize: [allow({ from: [world.id('web'), world.id('raw')], to: 'test.echo.v1.Echo/*' })],

@@ -19,6 +19,11 @@ export function lanesUnderTest(): { readonly lanes?: readonly LaneName[] } {
   return forced ? { lanes: forced } : {};
 }
 
+/** The protocol that attackers of the running suite ask for: that of the lane inside of `forEachLane`, otherwise `h2`. */
+export function alpnUnderTest(): string {
+  return lanes.find(({ name }) => name === forced?.[0])?.alpn ?? 'h2';
+}
+
 /** Defines the same suite once for each lane, or for those that are named. */
 export function forEachLane(suite: (lane: Lane) => void, names: readonly LaneName[] = ['grpc', 'fast']): void {
   for (const lane of lanes.filter(({ name }) => names.includes(name))) {

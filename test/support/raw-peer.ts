@@ -4,6 +4,7 @@ import { connect, type TLSSocket } from 'node:tls';
 import type { Service } from '@sallyport/core';
 import type { Mesh } from '@sallyport/testing';
 import { type Frame, framesIn, hello } from './h2-frames.js';
+import { alpnUnderTest } from './lanes.js';
 
 /** A peer with a right certificate and no manners: it says on the wire what the test tells it to. */
 export interface RawPeer extends Disposable {
@@ -20,7 +21,7 @@ export interface RawPeer extends Disposable {
 export interface RawPeerOptions {
   /** Default `raw`. */
   readonly identity?: string;
-  /** Protocol it asks for; default `h2`. */
+  /** Protocol it asks for; default that of the lane under test, or `h2`. */
   readonly alpn?: string;
   /** False: TLS is all it says. Default true: the preface and empty settings follow. */
   readonly greet?: boolean;
@@ -39,7 +40,7 @@ export async function rawPeer(mesh: Mesh, service: Service, options: RawPeerOpti
     ca: mesh.authority.bundlePem,
     checkServerIdentity: () => undefined,
     servername: 'sallyport.internal',
-    ALPNProtocols: [options.alpn ?? 'h2'],
+    ALPNProtocols: [options.alpn ?? alpnUnderTest()],
   });
   let isClosed = false;
   const closed = new Promise<void>((resolve) => {

@@ -34,6 +34,7 @@ export class FloodGuard {
   #unwritten = 0;
   #answers = 0;
   #read = 0;
+  #reported = false;
   #written = 0;
 
   constructor(maxMessageBytes: number) {
@@ -54,6 +55,11 @@ export class FloodGuard {
   /** A message, or metadata, of so many bytes is sent. */
   sent(bytes: number): void {
     this.#unwritten += BYTES_PER_MESSAGE + bytes * FRAMING;
+  }
+
+  /** A lane has found out by itself what the figures would show later. */
+  report(): void {
+    this.#reported = true;
   }
 
   /** Closes the period. Both figures grow over the connection's life. */
@@ -77,7 +83,7 @@ export class FloodGuard {
 
   /** Whether the peer sent more than calls explain, or had more answered. */
   get isFlood(): boolean {
-    return this.#unexplained > this.#maxUnexplained || this.#answers > MAX_UNEXPLAINED_ANSWERS;
+    return this.#reported || this.#unexplained > this.#maxUnexplained || this.#answers > MAX_UNEXPLAINED_ANSWERS;
   }
 }
 

@@ -214,6 +214,7 @@ class TlsListener implements Listener {
     socket.on('error', (error) => this.#failed(error, identity));
     socket.once('close', () => {
       age.cancel();
+      if (guard.isFlood) this.#barred.set(identity.id, this.#host.clock.now() + BARRED_MS);
       this.#accepted.delete(socket);
       const left = (this.#perPeer.get(identity.id) ?? 1) - 1;
       if (left > 0) this.#perPeer.set(identity.id, left);
@@ -238,7 +239,6 @@ class TlsListener implements Listener {
     for (const [socket, accepted] of this.#accepted) {
       const { identity, lane } = accepted;
       if (floods.has(accepted)) {
-        this.#barred.set(identity.id, now + BARRED_MS);
         this.#evict(socket, identity, 'abuse', 'flood of frames that carry no call');
       } else if (now > identity.notAfter && !accepted.expired) {
         accepted.expired = true;

@@ -82,7 +82,8 @@ class ServerConnection extends FastConnection {
       ...limits,
       settingsTimeoutMs: limits.handshakeTimeoutMs,
       wheel,
-      onViolation: ({ message }) => {
+      onViolation: ({ code, message }) => {
+        if (code === ErrorCode.ENHANCE_YOUR_CALM) peer.guard.report();
         events.emit('connection-closed-by-policy', { peer: peer.identity.id, reason: 'abuse', detail: message });
       },
     });
