@@ -2,21 +2,20 @@ import { createHash } from 'node:crypto';
 import type { InstanceRecord, RegistryEvent, RegistryState } from '@sallyport/core';
 import { Backoff, byId, ChangeFeed, sameRecord } from '@sallyport/core/spi';
 import type { Connection } from './connection.js';
-import { type Entry, parseEntry } from './entry.js';
+import { type Entry, parseEntry, recordOf } from './entry.js';
 import { detailOf } from './failure.js';
 import { requireReadable } from './preflight.js';
 import { type InstancesAnswer, parseBody, strange } from './requests.js';
 
 /** Bounds what a registry that went mad can make this process hold. */
 const MAX_INSTANCES = 10_000;
-/** Between two queries when changes come faster than they can be read; two in a row may be quicker. */
-const MIN_GAP_MS = 50;
-const QUICK_QUERIES = 2;
+/** Between two queries of a catalogue that does not come to rest. After a rest as many may follow each other at once. */
+const GAP_MS = 20;
+const QUICK_QUERIES = 10;
 const MAX_NODES_TO_ASK_FOR = 16;
 
-interface Known {
+interface Known extends Pick<Entry, 'node' | 'createIndex' | 'modifyIndex'> {
   readonly record: InstanceRecord;
-  readonly node: string;
 }
 
 /**
@@ -40,7 +39,9 @@ export class CatalogueFollower {
   #continuous = true;
   #emptySince: number | undefined;
   #problem: string | undefined;
-  #quick = 0;
+  /** Queries that may be made without a pause: one more every GAP_MS. */
+  #allowance = QUICK_QUERIES;
+  #countedAt = performance.now();
 
   constructor(service: string, connection: Connection, onEnd: () => void) {
     this.#service = service;
@@ -83,11 +84,10 @@ export class CatalogueFollower {
   async #run(): Promise<void> {
     const { signal } = this.#closing;
     while (!signal.aborted) {
-      const askedAt = performance.now();
       try {
         await this.#take(await this.#ask(this.#index));
         this.#backoff.reset();
-        await this.#rest(performance.now() - askedAt);
+        await this.#rest();
       } catch (error) {
         if (signal.aborted) return;
         this.#lose(detailOf(error));
@@ -158,10 +158,9 @@ export class CatalogueFollower {
   }
 
   #read(body: Buffer): Map<string, Known> {
-    const report = (id: string, detail: string) => this.#refuse(id, detail);
-    return new Map(
-      Array.from(readInstances(body, this.#service, report), ([id, { record, node }]) => [id, { record, node }]),
-    );
+    // Consul may have lost its data when it was away, and may count anew.
+    const before = this.#continuous ? this.#known : undefined;
+    return readInstances(body, this.#service, { report: (id, detail) => this.#refuse(id, detail), before });
   }
 
   #lose(detail: string): void {
@@ -200,42 +199,55 @@ export class CatalogueFollower {
     events.emit('registry-record-refused', { target: this.#service, instance, detail });
   }
 
-  async #rest(tookMs: number): Promise<void> {
-    this.#quick = tookMs < MIN_GAP_MS ? this.#quick + 1 : 0;
-    if (this.#quick <= QUICK_QUERIES) return;
-    this.#quick = 0;
-    await new Backoff({
-      clock: this.#connection.context.clock,
-      firstMs: MIN_GAP_MS - tookMs,
-      random: () => 1,
-    }).wait(this.#closing.signal);
+  async #rest(): Promise<void> {
+    const now = performance.now();
+    this.#allowance = Math.min(QUICK_QUERIES, this.#allowance + (now - this.#countedAt) / GAP_MS) - 1;
+    this.#countedAt = now;
+    if (this.#allowance >= 0) return;
+    const { clock } = this.#connection.context;
+    await new Backoff({ clock, firstMs: GAP_MS, random: () => 1 }).wait(this.#closing.signal);
   }
+}
+
+export interface ReadingOptions {
+  /** An entry that is no record is reported and left out. Left out: nobody is told. */
+  readonly report?: (id: string, detail: string) => void;
+  /** What an earlier answer held. Of it are taken over, unread, the entries that have not changed since. */
+  readonly before?: ReadonlyMap<string, Known> | undefined;
 }
 
 /**
  * The instances that take calls, by id: those whose checks all pass. Throws CallError UNAVAILABLE when the answer is not a
- * list; an entry that is no record is reported and left out.
+ * list.
  */
 export function readInstances(
   body: Buffer,
   service: string,
-  report: (id: string, detail: string) => void,
-): Map<string, Known & Pick<Entry, 'createIndex'>> {
+  { report = () => undefined, before }: ReadingOptions = {},
+): Map<string, Known> {
   const entries = parseBody(body);
   if (!Array.isArray(entries)) throw strange();
-  const found = new Map<string, Known & Pick<Entry, 'createIndex'>>();
+  const found = new Map<string, Known>();
   for (const input of entries) {
     const entry = parseEntry(input);
     if (!entry?.passing) continue;
-    const { id, node, createIndex, parsed } = entry;
+    const { id, node, createIndex, modifyIndex } = entry;
+    const former = before?.get(id);
+    const unchanged = former !== undefined && isSame(former, entry);
+    const parsed = unchanged ? ({ ok: true, record: former.record } as const) : recordOf(entry);
     const rival = found.get(id);
     if (!parsed.ok) report(id, parsed.reason);
     else if (parsed.record.service !== service) report(id, 'it belongs to another service');
     else if (rival && rival.createIndex <= createIndex) report(id, 'its id was registered before, by another agent');
     else if (!rival && found.size >= MAX_INSTANCES) report(id, `the service has more than ${MAX_INSTANCES} instances`);
-    else found.set(id, { record: parsed.record, node, createIndex });
+    else found.set(id, unchanged ? former : { record: parsed.record, node, createIndex, modifyIndex });
   }
   return found;
+}
+
+function isSame(known: Known, entry: Entry): boolean {
+  const { node, createIndex, modifyIndex } = known;
+  return node === entry.node && createIndex === entry.createIndex && modifyIndex === entry.modifyIndex;
 }
 
 function recordsOf(known: ReadonlyMap<string, Known>): readonly InstanceRecord[] {

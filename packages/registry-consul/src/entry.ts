@@ -117,24 +117,26 @@ function checksOf(id: string, { host, port }: Endpoint, check: ResolvedOptions['
   ];
 }
 
-const ownedSchema = z.looseObject({ Meta: z.record(z.string(), z.string()).nullish() });
+const metaSchema = z.record(z.string(), z.string());
 
 /** Who registered this, by its own mark; empty for somebody who leaves none. */
 export function ownerOf(service: unknown): string {
-  return ownedSchema.safeParse(service).data?.Meta?.[own('owner')] ?? '';
+  const meta = typeof service === 'object' && service !== null && 'Meta' in service ? service.Meta : undefined;
+  return metaSchema.safeParse(meta).data?.[own('owner')] ?? '';
 }
 
-const entrySchema = z.looseObject({
-  Node: z.looseObject({ Node: z.string() }),
-  Service: z.looseObject({
+const entrySchema = z.object({
+  Node: z.object({ Node: z.string() }),
+  Service: z.object({
     ID: z.string(),
     Service: z.string(),
     Address: z.string(),
     Port: z.number(),
-    Meta: z.record(z.string(), z.string()).nullish(),
+    Meta: z.unknown(),
     CreateIndex: z.number(),
+    ModifyIndex: z.number(),
   }),
-  Checks: z.array(z.looseObject({ Status: z.string() })),
+  Checks: z.array(z.object({ Status: z.string() })),
 });
 
 export interface Entry {
@@ -142,11 +144,11 @@ export interface Entry {
   readonly node: string;
   /** Orders the entries of one id, should there be several: the first that came is the true one. */
   readonly createIndex: number;
+  /** Another one whenever what is registered has changed. */
+  readonly modifyIndex: number;
   /** All checks pass, those of the node as well. */
   readonly passing: boolean;
-  readonly owner: string;
-  /** The record, or why there is none. */
-  readonly parsed: ReturnType<typeof parseInstanceRecord>;
+  readonly service: z.output<typeof entrySchema>['Service'];
 }
 
 /** One element of the answer of `/v1/health/service`; undefined when it is nothing of the kind. */
@@ -158,14 +160,15 @@ export function parseEntry(input: unknown): Entry | undefined {
     id: Service.ID,
     node: Node.Node,
     createIndex: Service.CreateIndex,
+    modifyIndex: Service.ModifyIndex,
     passing: Checks.every(({ Status }) => Status === 'passing'),
-    owner: ownerOf(Service),
-    parsed: recordOf(Service),
+    service: Service,
   };
 }
 
-function recordOf(service: z.output<typeof entrySchema>['Service']): ReturnType<typeof parseInstanceRecord> {
-  const meta = service.Meta ?? {};
+/** The record of an entry, or why there is none. */
+export function recordOf({ service }: Entry): ReturnType<typeof parseInstanceRecord> {
+  const meta = metaSchema.safeParse(service.Meta).data ?? {};
   if (meta[own('schema')] !== SCHEMA) return { ok: false, reason: 'it is not a record of Sallyport' };
   const metadata = Object.entries(meta)
     .filter(([key]) => key.startsWith(APP))

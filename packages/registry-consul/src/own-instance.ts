@@ -115,7 +115,7 @@ export class OwnInstance {
       return [...Object.values(asObject(ofAgent)), ...asList(parseBody(listed.body))];
     });
     for (const item of found) {
-      const owner = parseEntry(item)?.owner ?? ownerOf(item);
+      const owner = ownerOf(parseEntry(item)?.service ?? item);
       if (owner !== this.#options.owner) {
         throw new CallError('ALREADY_EXISTS', `${id} is registered already, by another participant`);
       }

@@ -99,7 +99,7 @@ export class ConsulSession implements RegistrySession {
     signal?.throwIfAborted();
     const found = await this.#connection.perform(async (requests, token) => {
       const { body } = await requests.instances(token, service, signal ? { signal } : {});
-      const instances = readInstances(body, service, () => undefined);
+      const instances = readInstances(body, service);
       if (instances.size === 0) await requireReadable(requests, token, service);
       return instances;
     });

@@ -76,7 +76,7 @@ describe('what registry.consul() makes of strange answers', () => {
 
     await new Promise((resolve) => setTimeout(resolve, 500));
 
-    // Three at once, then one in 50 ms and so on; without a gap there are hundreds.
+    // Ten at once, then one every 20 ms; without a gap there are hundreds.
     assert.ok(fake.queries < 60, `${fake.queries} queries`);
     watch.end();
   });
@@ -108,6 +108,19 @@ describe('what registry.consul() makes of strange answers', () => {
 
     await eventually(() => assert.equal(watch.known.size, 2));
     watch.end();
+  });
+
+  it('reads an instance anew after Consul has lost its data, even if its index happens to be the same', async () => {
+    const record = instanceOf('greeter');
+    fake.publish([entryOf(record)], 1000);
+    const watch = (await fake.open()).watch('greeter')[Symbol.asyncIterator]();
+    assert.equal((await watch.next()).value?.type, 'snapshot');
+
+    fake.publish([entryOf({ ...record, zone: 'other' })], 5);
+
+    const { value } = await watch.next();
+    assert.equal(value?.type === 'changed' && value.instance.zone, 'other');
+    await watch.return?.();
   });
 
   it('keeps the last instances for the grace when the catalogue has begun anew without any, and then lets go', async () => {

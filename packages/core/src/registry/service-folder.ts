@@ -7,6 +7,8 @@ import { isNotFound } from './local-directory.js';
 import { byId, sameRecord } from './record.js';
 import type { InstanceRecord, RegistryEvent } from './registry.js';
 
+/** Files that are looked at side by side: one after the other, a thousand take three times as long. */
+const LOOK_AHEAD = 64;
 /** How long an expired file, or a draft that nobody finished, stays until any reader sweeps it away. */
 const SWEEP_AFTER_MS = 60_000;
 
@@ -71,8 +73,7 @@ export class ServiceFolder {
       entry.silentMs += elapsedMs;
       entry.orphaned ||= replaced;
     }
-    const present = new Set<string>();
-    for (const name of names) if (await this.#look(name, elapsedMs)) present.add(name);
+    const present = await this.#lookAt(names, elapsedMs);
     for (const [name, entry] of this.#entries) {
       if (!present.has(name) && !(entry.orphaned && isAlive(entry))) this.#entries.delete(name);
     }
@@ -84,6 +85,21 @@ export class ServiceFolder {
     const elapsedMs = now - (this.#lastScanAt ?? now);
     this.#lastScanAt = now;
     return Math.min(Math.max(0, elapsedMs), 2 * this.#options.pollMs);
+  }
+
+  /** Gives the names of the files that are still there. */
+  async #lookAt(names: readonly string[], elapsedMs: number): Promise<Set<string>> {
+    const present = new Set<string>();
+    for (let from = 0; from < names.length; from += LOOK_AHEAD) {
+      const some = names.slice(from, from + LOOK_AHEAD);
+      const looks = some.map(async (name) => {
+        if (await this.#look(name, elapsedMs)) present.add(name);
+      });
+      // A failure ends the scan, but not before all of its looks have ended.
+      await Promise.allSettled(looks);
+      await Promise.all(looks);
+    }
+    return present;
   }
 
   /** Brings one entry up to date; false when the file is gone. */
