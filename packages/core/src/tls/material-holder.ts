@@ -54,7 +54,8 @@ export class MaterialHolder {
   }
 
   #report<T extends 'rotated' | 'rotation-failed' | 'expiring'>(type: T, fields: EventMap[T]): void {
-    for (const handle of this.#handles) handle.report(type, fields);
+    // Once for each service, though its registry may have a handle of its own.
+    for (const events of new Set(Array.from(this.#handles, ({ events }) => events))) events.emit(type, fields);
   }
 
   #closed(handle: Handle): void {
@@ -95,6 +96,10 @@ class Handle implements TlsHandle {
     this.#holder = holder;
     this.#context = context;
     this.#onClose = onClose;
+  }
+
+  get events(): TlsContext['events'] {
+    return this.#context.events;
   }
 
   current(): TlsMaterial {
