@@ -40,8 +40,10 @@ export class OwnInstance {
   /** Rejects with ALREADY_EXISTS when it is somebody else's, INVALID_ARGUMENT when it does not fit, UNAVAILABLE. */
   publish(record: InstanceRecord): Promise<void> {
     const { timeouts } = this.#options.connection.options;
+    // Who leaves does not wait long for a Consul that hangs: the calls that end tell the others as well.
+    const forMs = record.state === 'draining' ? timeouts.requestMs : timeouts.operationMs;
     return this.#inTurn(async () => {
-      await this.#retrying(timeouts.operationMs, () => this.#put(record));
+      await this.#retrying(forMs, () => this.#put(record));
       this.#record = record;
     });
   }
