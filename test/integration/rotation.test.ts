@@ -3,12 +3,12 @@ import { setImmediate as immediate, setTimeout as pause } from 'node:timers/prom
 import { systemClock } from '@sallyport/core/spi';
 import { type Authority, createAuthority } from '@sallyport/pki';
 import { fakeClock, IssuedSource, mesh } from '@sallyport/testing';
+import { clientOn, serverOn } from '@sallyport/transport-mtls/spi';
 import {
   allow,
   bidi,
   type CallError,
   type Client,
-  client,
   createService,
   defineContract,
   exactly,
@@ -16,7 +16,6 @@ import {
   registry,
   type Service,
   Status,
-  server,
   serverStream,
   silentLogger,
   unary,
@@ -24,6 +23,7 @@ import {
 import { z } from 'zod';
 import { eventually } from '../support/eventually.js';
 import { FrameType } from '../support/h2-frames.js';
+import { forEachLane, type Lane, lanesUnderTest } from '../support/lanes.js';
 import { rawPeer } from '../support/raw-peer.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { Load } from './load.js';
@@ -31,7 +31,8 @@ import { type Party, partyInFiles, partyInMemory } from './party.js';
 
 const TRUST_DOMAIN = 'rotation.test';
 const MINUTE_MS = 60_000;
-const LEAF_ROTATIONS = 100;
+/** On each lane; 100 in all. */
+const LEAF_ROTATIONS = 50;
 const CA_CHANGES = 3;
 const STREAMED = 40;
 
@@ -56,89 +57,95 @@ const echo: Handlers<typeof Echo> = {
   },
 };
 
-describe('rotation', () => {
-  it('waits for the new identity when it overtakes a call that is connecting', async () => {
-    await using world = mesh();
-    const stock = world.service('stock', { authorize: [allow({ from: world.id('web'), to: 'test.echo.v1.Echo/*' })] });
-    stock.handle(Echo, echo);
-    await world.start();
-    for (let turns = 0; turns < 30; turns++) {
-      const web = await world.callerAs('web');
+forEachLane((lane) => {
+  describe('rotation', () => {
+    it('waits for the new identity when it overtakes a call that is connecting', async () => {
+      await using world = mesh(lanesUnderTest());
+      const stock = world.service('stock', {
+        authorize: [allow({ from: world.id('web'), to: 'test.echo.v1.Echo/*' })],
+      });
+      stock.handle(Echo, echo);
+      await world.start();
+      for (let turns = 0; turns < 30; turns++) {
+        const web = await world.callerAs('web');
 
-      const call = web.client(Echo, { service: 'stock' }).say({ text: 'hello' });
-      for (let turn = 0; turn < turns; turn++) await immediate();
-      world.rotate(web);
+        const call = web.client(Echo, { service: 'stock' }).say({ text: 'hello' });
+        for (let turn = 0; turn < turns; turn++) await immediate();
+        world.rotate(web);
 
-      assert.deepEqual(await call, { text: 'hello' }, `rotated after ${turns} turns of the event loop`);
-      await web.stop();
-    }
-  });
-
-  it('lets a call begin on the connection that it was handed just before', async () => {
-    await using world = mesh();
-    const stock = world.service('stock', { authorize: [allow({ from: world.id('web'), to: 'test.echo.v1.Echo/*' })] });
-    stock.handle(Echo, echo);
-    await world.start();
-    const issued = () => ({
-      identity: world.authority.issue({ id: world.id('web') }),
-      bundlePem: world.authority.bundlePem,
+        assert.deepEqual(await call, { text: 'hello' }, `rotated after ${turns} turns of the event loop`);
+        await web.stop();
+      }
     });
-    const source = new IssuedSource(issued());
-    const context = { clock: systemClock, events: { emit: () => {} } };
-    const pool = client().open({ service: 'web', tls: await source.open(context), ...context });
-    const deadlineAt = Date.now() + 5000;
-    const [endpoint] = stock.endpoints;
-    assert.ok(endpoint);
 
-    const connection = await pool.connect(
-      { key: 'stock', instance: stock.instanceId, service: 'stock', endpoint, expect: exactly(world.id('stock')) },
-      deadlineAt,
-    );
-    source.rotate(issued());
-    const outgoing = { path: '/test.echo.v1.Echo/say', metadata: undefined, deadlineAt };
-    const { message } = await connection.unary(outgoing, Buffer.from('{"text":"hello"}')).result;
+    it('lets a call begin on the connection that it was handed just before', async () => {
+      await using world = mesh(lanesUnderTest());
+      const stock = world.service('stock', {
+        authorize: [allow({ from: world.id('web'), to: 'test.echo.v1.Echo/*' })],
+      });
+      stock.handle(Echo, echo);
+      await world.start();
+      const issued = () => ({
+        identity: world.authority.issue({ id: world.id('web') }),
+        bundlePem: world.authority.bundlePem,
+      });
+      const source = new IssuedSource(issued());
+      const context = { clock: systemClock, events: { emit: () => {} } };
+      const pool = clientOn([lane.name], {}).open({ service: 'web', tls: await source.open(context), ...context });
+      const deadlineAt = Date.now() + 5000;
+      const [endpoint] = stock.endpoints;
+      assert.ok(endpoint);
 
-    assert.equal(String(message), '{"text":"hello"}');
-    await pool.close();
-  });
+      const connection = await pool.connect(
+        { key: 'stock', instance: stock.instanceId, service: 'stock', endpoint, expect: exactly(world.id('stock')) },
+        deadlineAt,
+      );
+      source.rotate(issued());
+      const outgoing = { path: '/test.echo.v1.Echo/say', metadata: undefined, deadlineAt };
+      const { message } = await connection.unary(outgoing, Buffer.from('{"text":"hello"}')).result;
 
-  it('asks a connection to come again with a current identity once it is old', async () => {
-    const clock = fakeClock();
-    await using world = mesh({ clock });
-    const stock = world.service('stock', { server: { limits: { maxConnectionAgeMs: 10 * MINUTE_MS } } });
-    await world.start();
-    using peer = await rawPeer(world, stock);
-    // Its age counts from when the server has let it in, a moment after the client believes so.
-    await eventually(() => assert.ok(peer.frames().length > 0));
+      assert.equal(String(message), '{"text":"hello"}');
+      await pool.close();
+    });
 
-    await clock.advance(8.9 * MINUTE_MS);
-    const youngIsOpen = !peer.isClosed;
-    await clock.advance(1.1 * MINUTE_MS);
-    await peer.closed;
+    it('asks a connection to come again with a current identity once it is old', async () => {
+      const clock = fakeClock();
+      await using world = mesh({ ...lanesUnderTest(), clock });
+      const stock = world.service('stock', { server: { limits: { maxConnectionAgeMs: 10 * MINUTE_MS } } });
+      await world.start();
+      using peer = await rawPeer(world, stock);
+      // Its age counts from when the server has let it in, a moment after the client believes so.
+      await eventually(() => assert.ok(peer.frames().length > 0));
 
-    assert.ok(youngIsOpen);
-    assert.ok(peer.frames().some(({ type }) => type === FrameType.GOAWAY));
-  });
+      await clock.advance(8.9 * MINUTE_MS);
+      const youngIsOpen = !peer.isClosed;
+      await clock.advance(1.1 * MINUTE_MS);
+      await peer.closed;
 
-  it(`loses no call in ${LEAF_ROTATIONS} rotations of every leaf and ${CA_CHANGES} complete CA changes`, async function () {
-    this.timeout(60_000);
-    using folder = temporaryFolder();
-    const world = await startWorld(folder.path);
-    const load = startLoad(world);
-    const startedAt = Date.now();
+      assert.ok(youngIsOpen);
+      assert.ok(peer.frames().some(({ type }) => type === FrameType.GOAWAY));
+    });
 
-    await rotateEverything(world);
-    await load.stop();
-    const lastAnswer = await world.web.client(Echo, { service: 'stock' }).say({ text: 'still there' });
-    const outdated = await refusalOf(world, world.firstAuthority);
-    await world.stop();
+    it(`loses no call in ${LEAF_ROTATIONS} rotations of every leaf and ${CA_CHANGES} complete CA changes`, async function () {
+      this.timeout(60_000);
+      using folder = temporaryFolder();
+      const world = await startWorld(lane, folder.path);
+      const load = startLoad(world);
+      const startedAt = Date.now();
 
-    console.log(figures(world, load, Date.now() - startedAt));
-    assert.deepEqual(load.failures, []);
-    assert.equal(lastAnswer.text, 'still there');
-    assert.ok(world.certificatesSeen.size > LEAF_ROTATIONS, 'the servers met the new certificates of their callers');
-    assert.equal(outdated.code, Status.UNAVAILABLE, 'nobody trusts the first CA any more');
-    for (const [kind, calls] of Object.entries(load.done)) assert.ok(calls > 0, `${kind} was under load`);
+      await rotateEverything(world);
+      await load.stop();
+      const lastAnswer = await world.web.client(Echo, { service: 'stock' }).say({ text: 'still there' });
+      const outdated = await refusalOf(world, world.firstAuthority);
+      await world.stop();
+
+      console.log(figures(world, load, Date.now() - startedAt));
+      assert.deepEqual(load.failures, []);
+      assert.equal(lastAnswer.text, 'still there');
+      assert.ok(world.certificatesSeen.size > LEAF_ROTATIONS, 'the servers met the new certificates of their callers');
+      assert.equal(outdated.code, Status.UNAVAILABLE, 'nobody trusts the first CA any more');
+      for (const [kind, calls] of Object.entries(load.done)) assert.ok(calls > 0, `${kind} was under load`);
+    });
   });
 });
 
@@ -159,21 +166,27 @@ interface World {
   stop(): Promise<void>;
 }
 
-async function startWorld(folder: string): Promise<World> {
+async function startWorld(lane: Lane, folder: string): Promise<World> {
   const authority = createAuthority({ trustDomain: TRUST_DOMAIN });
   const shared = registry.memory();
   const certificatesSeen = new Set<string>();
   const ordersParty = partyInFiles(idOf('orders'), authority, folder);
   const stockParty = partyInMemory(idOf('stock'), authority);
   const webParty = partyInMemory(idOf('web'), authority);
-  const common = { version: '1.0.0', registry: shared, logger: silentLogger, drain: { spreadMs: 0, graceMs: 1000 } };
+  const common = {
+    version: '1.0.0',
+    registry: shared,
+    client: clientOn([lane.name], {}),
+    logger: silentLogger,
+    drain: { spreadMs: 0, graceMs: 1000 },
+  };
 
   const serving = (name: string, party: Party) =>
     createService({
       ...common,
       name,
       tls: party.source,
-      server: server({ limits: { maxConnections: 2000, maxConnectionsPerPeer: 1000 } }),
+      server: serverOn([lane.name], { limits: { maxConnections: 2000, maxConnectionsPerPeer: 1000 } }),
       authorize: [allow({ from: [idOf('web'), idOf('orders')], to: 'test.echo.v1.Echo/*' })],
     }).handle(Echo, {
       ...echo,
