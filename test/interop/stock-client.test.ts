@@ -8,8 +8,21 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { decodeStatusDetails } from '@sallyport/core/spi';
+import { clientOn } from '@sallyport/transport-mtls/spi';
+import { createService, silentLogger } from 'sallyport';
+import { IssuedSource } from 'sallyport/testing';
+import { all } from '../conformance/rpc/kit.js';
 import { eventually } from '../support/eventually.js';
-import { details, type Note, note, notebookService, type StockClient, stockClient, stockMethod } from './notebook.js';
+import {
+  details,
+  type Note,
+  Notebook,
+  note,
+  notebookService,
+  type StockClient,
+  stockClient,
+  stockMethod,
+} from './notebook.js';
 
 interface Answer {
   readonly error: ServiceError | undefined;
@@ -89,6 +102,40 @@ describe('a stock grpc-js client with a right certificate', () => {
     assert.equal(error, undefined);
     assert.deepEqual(message, note);
     assert.equal(world.calls[0]?.peer.id, world.mesh.id('stock'));
+  });
+
+  it('is served on the port where callers on the fast lane are served at the same time', async () => {
+    await using world = await notebookService();
+    const { mesh, service, calls } = world;
+    using stock = stockClient(mesh, service);
+    const fast = createService({
+      name: 'stock',
+      version: '1.0.0',
+      registry: mesh.registry,
+      tls: new IssuedSource({
+        identity: mesh.authority.issue({ id: mesh.id('stock') }),
+        bundlePem: mesh.authority.bundlePem,
+      }),
+      client: clientOn(['fast'], {}),
+      logger: silentLogger,
+    });
+    await fast.start();
+    const notebook = fast.client(Notebook, { service: 'notebook' });
+    const refusals: string[] = [];
+    service.on('handshake-refused', ({ reason }) => refusals.push(reason));
+
+    const rounds = Array.from({ length: 50 }, async () => {
+      const [ours, theirs] = await Promise.all([notebook.Add(note), unary(stock, 'Add', note)]);
+      assert.deepEqual(ours, note);
+      assert.deepEqual(theirs.message, note);
+    });
+    const [notes, items] = await Promise.all([list(stock, 300), all(notebook.List({ limit: 300 })), ...rounds]);
+
+    assert.deepEqual(items, notes);
+    assert.equal(calls.length, 102);
+    assert.equal(service.endpoints.length, 1);
+    assert.deepEqual(refusals, []);
+    await fast.stop();
   });
 
   it('reads a stream of responses', async () => {
