@@ -3,9 +3,6 @@ import type { Load } from './load.js';
 import { type Section, table } from './report.js';
 import type { Contestant, RpcSettings } from './rpc.js';
 
-/** Opened before the others, so that what only the first needs is not counted. */
-const WARM_UP_CONNECTIONS = 50;
-
 /** Longest time for all handshakes. */
 const PATIENCE_MS = 60_000;
 
@@ -18,7 +15,8 @@ export async function benchIdle(contestants: readonly Contestant[], settings: Rp
     found.push(
       await measureGrowth<Load>({
         subject,
-        warmUp: { kind: 'hold', connections: WARM_UP_CONNECTIONS },
+        // As many again: what handshakes make the young generation of V8 grow by, up to 48 MB, is taken once and not for each.
+        warmUp: { kind: 'hold', connections },
         job: { kind: 'hold', connections },
         durationMs: PATIENCE_MS,
         nodeFlags,

@@ -50,7 +50,7 @@ export const peer: Peer = {
     const service = createService({
       ...common(place),
       name: 'orders',
-      server: server({ limits: { maxConnections: 2000, maxConnectionsPerPeer: 2000 } }),
+      server: server({ limits: { maxConnections: 4000, maxConnectionsPerPeer: 4000 } }),
       authorize: [
         allow({ from: WEB, to: 'bench.orders.v1.Orders/*' }),
         allow({ from: WEB, to: 'bench.blobs.v1.Blobs/*' }),
