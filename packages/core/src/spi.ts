@@ -70,6 +70,13 @@ export {
   type ServerTlsOptions,
   serverTlsOptions,
 } from './tls/context.js';
+export {
+  type ClientHandshakeOptions,
+  clientHandshake,
+  type ExpectedServer,
+  ServerRefusedError,
+  type VerifiedServer,
+} from './tls/handshake.js';
 export { type HttpsAgentOptions, httpsAgent } from './tls/https-agent.js';
 export { type MaterialContext, type ParsedMaterial, type PemMaterial, parseMaterial } from './tls/material.js';
 export { MaterialHolder } from './tls/material-holder.js';

@@ -1,12 +1,19 @@
 import { randomInt } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { CallError, type Secret } from '@sallyport/core';
-import { Backoff, type EventSink, rememberSecret, systemClock, type TlsHandle } from '@sallyport/core/spi';
+import {
+  Backoff,
+  clientHandshake,
+  type EventSink,
+  rememberSecret,
+  ServerRefusedError,
+  systemClock,
+  type TlsHandle,
+} from '@sallyport/core/spi';
 import { authenticate, type Method } from './api/messages.js';
 import { type AnswerListener, type CloseStream, Connection } from './connection.js';
 import { describeEndpoint, type EtcdEndpoint } from './endpoint.js';
 import { hasCode, isOutOfReach, isUnauthenticated } from './errors.js';
-import { handshake, ServerRefusedError } from './handshake.js';
 import type { ResolvedOptions } from './options.js';
 
 const MEGABYTE = 1024 * 1024;
@@ -162,12 +169,13 @@ export class Cluster {
 
   async #handshake(tcp: Socket, endpoint: EtcdEndpoint): Promise<Socket> {
     try {
-      return await handshake(tcp, {
-        host: endpoint.host,
-        expect: this.#options.identity,
+      const { socket } = await clientHandshake(tcp, {
+        expect: { host: endpoint.host, identity: this.#options.identity },
         material: this.#tls.current(),
+        protocols: ['h2'],
         timeoutMs: this.#options.timeouts.handshakeMs,
       });
+      return socket;
     } catch (error) {
       if (error instanceof ServerRefusedError && error.reason !== 'aborted' && error.reason !== 'timeout') {
         this.#events.emit('server-identity-refused', {

@@ -9,10 +9,10 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { CallError } from '@sallyport/core';
+import { ServerRefusedError } from '@sallyport/core/spi';
 import type { Method } from './api/messages.js';
 import { describeEndpoint, type EtcdEndpoint, targetOf } from './endpoint.js';
 import { toCallError } from './errors.js';
-import { ServerRefusedError } from './handshake.js';
 
 export interface ConnectionOptions {
   readonly endpoint: EtcdEndpoint;

@@ -7,9 +7,11 @@ import {
   type Connection,
   type ConnectionPool,
   type ConnectTarget,
+  clientHandshake,
   isRevoked,
   type OutgoingCall,
   type PeerIdentity,
+  ServerRefusedError,
   Status,
   type Timer,
   type TlsMaterial,
@@ -20,7 +22,6 @@ import { FastChannel } from './fast/client-lane.js';
 import { DeadlineWheel } from './fast/deadline-wheel.js';
 import { FAST_PROTOCOL } from './fast/protocol.js';
 import { GrpcChannel } from './grpc/client-lane.js';
-import { HandshakeRefusedError, handshake } from './handshake.js';
 import { type ClientLane, type LaneName, protocolOf } from './lane.js';
 
 /** The handshake's own timeout speaks first, because it knows why. */
@@ -332,8 +333,8 @@ class PooledConnection implements Connection {
 
   async #handshake(tcp: Socket, protocols: readonly string[], deadlineAt: number): Promise<TLSSocket> {
     try {
-      const { socket, peer, revocationKey } = await handshake(tcp, {
-        target: this.target,
+      const { socket, peer, revocationKey } = await clientHandshake(tcp, {
+        expect: { identity: this.target.expect },
         material: this.#material,
         protocols,
         timeoutMs: Math.max(1, deadlineAt - Date.now()),
@@ -344,14 +345,14 @@ class PooledConnection implements Connection {
       return socket;
     } catch (error) {
       this.#refused(error);
-      throw error instanceof HandshakeRefusedError
+      throw error instanceof ServerRefusedError
         ? new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`)
         : error;
     }
   }
 
   #refused(error: unknown): void {
-    if (!(error instanceof HandshakeRefusedError)) return;
+    if (!(error instanceof ServerRefusedError)) return;
     this.#lastFailure = `${error.reason}: ${error.message}`;
     this.#context.host.events.emit('server-identity-refused', {
       target: this.target.service,
