@@ -1,16 +1,12 @@
 import assert from 'node:assert/strict';
-import { randomInt } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { IssuedSource } from '@sallyport/testing';
+import { CHAOS_ROUNDS, type Fault, surviveChaos } from '../../support/chaos.js';
 import { eventually } from '../../support/eventually.js';
-import { randomNumbers } from '../../support/random.js';
 import { FaultProxy } from '../../support/servers/fault-proxy.js';
 import { requireServers } from '../../support/servers/programs.js';
 import { Fleet } from './fleet.js';
 import { ConsulWorld } from './world.js';
 
-const ROUNDS = Number(process.env.SALLYPORT_CHAOS_ROUNDS ?? 20);
-const SEED = Number(process.env.SALLYPORT_CHAOS_SEED ?? randomInt(2 ** 32 - 1));
 const OWNERS = 4;
 
 interface Scene {
@@ -19,10 +15,7 @@ interface Scene {
   readonly fleet: Fleet;
 }
 
-/** What can happen to the registry; the round heals it afterwards. */
-type Fault = (scene: Scene) => Promise<() => Promise<void>>;
-
-const faults: Readonly<Record<string, Fault>> = {
+const faults: Readonly<Record<string, Fault<Scene>>> = {
   'SIGKILL and restart': async ({ world }) => {
     await world.server.kill();
     return () => world.server.restart();
@@ -73,49 +66,19 @@ const faults: Readonly<Record<string, Fault>> = {
   },
 };
 
-describe(`registry.consul() in chaos, ${ROUNDS} rounds`, function () {
-  this.timeout(60_000 + ROUNDS * 15_000);
+describe(`registry.consul() in chaos, ${CHAOS_ROUNDS} rounds`, function () {
+  this.timeout(60_000 + CHAOS_ROUNDS * 15_000);
   requireServers('consul-1.8.7');
 
   it('knows exactly who is there after every round', async () => {
-    console.log(`      chaos: SALLYPORT_CHAOS_SEED=${SEED}`);
-    const random = randomNumbers(SEED);
     await using world = await ConsulWorld.start();
     await using proxy = await FaultProxy.start(world.server.address);
     const { address } = proxy;
     const fleet = await Fleet.launch(world, 'chaos', { owners: OWNERS, owner: { address }, reader: { address } });
-    const recoveries: number[] = [];
 
-    for (let round = 1; round <= ROUNDS; round++) {
-      const names = Object.keys(faults);
-      const name = names[random(names.length)] ?? '';
-      const heal = await faults[name]?.({ world, proxy, fleet });
-      const work = Promise.allSettled(Array.from({ length: OWNERS }, (_, i) => act(fleet, i, random(4), round)));
-      await sleep(random(1000));
-      await heal?.();
-      await work;
-      try {
-        await Promise.all(fleet.owners.map((_, index) => fleet.insist(index)));
-        recoveries.push(await fleet.complete());
-      } catch (error) {
-        assert.fail(`round ${round} (${name}), seed ${SEED}: ${error}`);
-      }
-    }
+    await surviveChaos({ world, proxy, fleet }, faults);
 
     fleet.view.close();
     fleet.assertDiscreet();
-    const sorted = recoveries.sort((a, b) => a - b);
-    const [median, worst] = [sorted[Math.floor(sorted.length / 2)] ?? 0, sorted.at(-1) ?? 0];
-    console.log(
-      `      ${ROUNDS} rounds, 0 wrong or missing; complete after ${median.toFixed(0)} ms (median), ${worst.toFixed(0)} ms (worst)`,
-    );
   });
 });
-
-/** Whatever becomes of it: the round ends with every instance as its owner wants it. */
-async function act(fleet: Fleet, index: number, what: number, round: number): Promise<void> {
-  if (what === 0) return;
-  if (!fleet.has(index)) await fleet.come(index);
-  else if (what === 1) await fleet.leave(index);
-  else await fleet.change(index, { metadata: { round: String(round) } });
-}

@@ -5,6 +5,7 @@ import { allow, createService, defineContract, registry, type Service, server, s
 import { z } from 'zod';
 import { type Child, startNode } from '../../support/child.js';
 import { eventually } from '../../support/eventually.js';
+import { latencies, median } from '../../support/latencies.js';
 import { root } from '../../support/repository.js';
 import { FaultProxy } from '../../support/servers/fault-proxy.js';
 import { requireServers } from '../../support/servers/programs.js';
@@ -161,20 +162,4 @@ describe('services on Consul', function () {
 function startEcho(address: string, folder: string): Child {
   const program = `${root}test/dist/integration/consul/echo-process.js`;
   return startNode([program, address, folder], { timeoutMs: 40_000 });
-}
-
-async function latencies(call: () => Promise<unknown>, forMs: number): Promise<number[]> {
-  const taken: number[] = [];
-  const end = performance.now() + forMs;
-  while (performance.now() < end) {
-    const from = performance.now();
-    await call();
-    taken.push(performance.now() - from);
-    await sleep(5);
-  }
-  return taken;
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 }
