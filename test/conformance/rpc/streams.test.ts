@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import type { CallOptions } from 'sallyport';
 import { UsageError } from 'sallyport';
 import { forEachLane } from '../../support/lanes.js';
 import { all, pause } from './kit.js';
@@ -228,6 +229,23 @@ forEachLane(() => {
         Array.from({ length: 500 }, (_, i) => i),
       );
       assert.ok(most > 100, `only ${most} calls ran at once`);
+    });
+
+    it('refuses an option that a call does not have, and sends nothing', async () => {
+      let served = 0;
+      await using probe = await world({ ask: () => ({ n: served++ }) });
+      const options = { deadline: 5 } as unknown as CallOptions;
+
+      for (const call of [
+        probe.client.ask({}, options),
+        all(probe.client.list({}, options)),
+        probe.client.collect([], options),
+        all(probe.client.talk([], options)),
+      ]) {
+        await assert.rejects(call, { name: 'UsageError', message: /a call has no option deadline$/ });
+      }
+
+      assert.equal(served, 0);
     });
 
     it('queues the calls beyond what a connection may carry at once', async () => {

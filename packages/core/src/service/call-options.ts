@@ -15,3 +15,18 @@ export interface CallOptions {
   /** Receives the trailing metadata of the server. */
   readonly onTrailers?: (trailers: Metadata) => void;
 }
+
+/** Their names: every other one is refused, because an option that is misspelled does nothing. */
+const NAMES: ReadonlySet<string> = new Set<keyof CallOptions>([
+  'deadlineMs',
+  'signal',
+  'metadata',
+  'onHeaders',
+  'onTrailers',
+]);
+
+/** The first name in it that is no option of a call. */
+export function unknownCallOption(options: CallOptions): string | undefined {
+  for (const name in options) if (!NAMES.has(name)) return name;
+  return undefined;
+}

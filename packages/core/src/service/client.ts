@@ -5,7 +5,7 @@ import type { ClientCall, ClientInterceptor } from '../transport/interceptors.js
 import { MAX_METADATA_BYTES, Metadata } from '../transport/metadata.js';
 import type { ArrivingMessages, ClientStream, OutgoingCall } from '../transport/transport.js';
 import { currentCall, type ServerCall } from './call.js';
-import type { CallOptions } from './call-options.js';
+import { type CallOptions, unknownCallOption } from './call-options.js';
 import type { Caller, Candidate, Destination } from './caller.js';
 
 export interface ClientContext {
@@ -92,6 +92,8 @@ class OutgoingCallState implements ClientCall, OutgoingCall {
 
   /** Throws when the call cannot be made, or is over before it began. */
   check(): void {
+    const stranger = unknownCallOption(this.options);
+    if (stranger !== undefined) throw new UsageError(`${this.method}: a call has no option ${stranger}`);
     if (!Number.isFinite(this.options.deadlineMs ?? 0))
       throw new UsageError(`${this.method}: deadlineMs must be a finite number of milliseconds`);
     if ((this.sent?.byteLength ?? 0) > MAX_METADATA_BYTES)
