@@ -50,6 +50,8 @@ export interface EventMap {
   expiring: { identity: string; notAfter: number; remainingMs: number };
   'rules-reloaded': { file: string; rules: number };
   'rules-reload-failed': { file: string; detail: string };
+  /** The rule names a method that its service does not have: it can never apply, which is probably a mistake. */
+  'rule-without-method': { rule: string; method: string };
   // Lifecycle
   'service-state': { from: ServiceState; to: ServiceState };
   readiness: { ready: boolean; reasons: readonly string[] };

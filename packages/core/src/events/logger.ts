@@ -25,6 +25,7 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   expiring: 'warn',
   'rules-reloaded': 'info',
   'rules-reload-failed': 'error',
+  'rule-without-method': 'warn',
   'service-state': 'debug',
   readiness: 'info',
   listening: 'info',

@@ -41,6 +41,8 @@ function sentence(event: SallyportEvent): string {
       return `now ${event.rules} rules from ${event.file}`;
     case 'rules-reload-failed':
       return `kept the last good rules of ${event.file}: ${event.detail}`;
+    case 'rule-without-method':
+      return `the rule ${event.rule} names ${event.method}, which its service does not have`;
     case 'service-state':
       return `${event.from} -> ${event.to}`;
     case 'readiness':

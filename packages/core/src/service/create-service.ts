@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Authorizer } from '../authorization/decide.js';
 import { toRuleSource } from '../authorization/rule-source.js';
+import type { ParsedRule } from '../authorization/rules.js';
 import { Backoff } from '../backoff.js';
 import { type Clock, systemClock } from '../clock.js';
 import type { Client } from '../contract/client-types.js';
@@ -95,7 +96,7 @@ class ServiceInstance implements Service {
 
   constructor(parsed: ParsedServiceOptions, given: ServiceOptions) {
     this.#parsed = parsed;
-    this.name = parsed.value?.name ?? (typeof given?.name === 'string' ? given.name : 'service');
+    this.name = parsed.value?.name ?? (typeof given?.name === 'string' ? given.name : '(unnamed)');
     this.instanceId = `${this.name}-${randomUUID()}`;
     this.#clock = parsed.value?.clock ?? systemClock;
     this.#events = new EventBus(this.name, this.#clock, parsed.logger ?? consoleLogger());
@@ -259,7 +260,7 @@ class ServiceInstance implements Service {
   async #listen(tls: TlsHandle): Promise<void> {
     const { server, authorize, interceptors } = this.#options();
     if (!server) return;
-    const authorizer = await this.#authorizer(authorize, 'authorize');
+    const authorizer = await this.#authorizer(authorize, 'authorize', (rules) => this.#warnOf(rules));
     const context = {
       authorizer,
       events: this.#events,
@@ -285,13 +286,33 @@ class ServiceInstance implements Service {
   }
 
   /** Follows the rules for as long as the service runs. */
-  async #authorizer(rules: unknown, option: string): Promise<Authorizer> {
+  async #authorizer(
+    rules: unknown,
+    option: string,
+    look: (rules: readonly ParsedRule[]) => void = () => {},
+  ): Promise<Authorizer> {
     const context = { events: this.#events, clock: this.#clock };
     const source = await toRuleSource(rules, `service.${option}`).open(context);
     this.#opened.push(() => source.close());
     const authorizer = new Authorizer(source.current());
-    source.onChange((changed) => authorizer.replace(changed));
+    look(source.current());
+    source.onChange((changed) => {
+      authorizer.replace(changed);
+      look(changed);
+    });
     return authorizer;
+  }
+
+  /** Rules may stand for several versions of a service, so one that names no method of this one is no reason to refuse. */
+  #warnOf(rules: readonly ParsedRule[]): void {
+    for (const { name, methods } of rules) {
+      for (const { text, wholeService } of methods) {
+        const contract = this.#contracts.get(text.slice(0, text.indexOf('/')))?.contract;
+        if (!contract || wholeService) continue;
+        const isKnown = Object.values(contract.methods).some(({ path }) => path === `/${text}`);
+        if (!isKnown) this.#events.emit('rule-without-method', { rule: name, method: text });
+      }
+    }
   }
 
   async #register({ session, tls }: Running): Promise<void> {

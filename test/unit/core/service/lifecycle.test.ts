@@ -398,6 +398,12 @@ describe('the life of a service', () => {
       ]);
     });
 
+    it('and says so where the name is missing', async () => {
+      const nameless = createService({} as unknown as ServiceOptions);
+
+      await assert.rejects(nameless.start(), { message: /^service \(unnamed\) refused to start, / });
+    });
+
     it('and asks no identity of a service without a valid name', async () => {
       const error = await greeter({ name: 'Not A Name' })
         .start()
