@@ -45,6 +45,13 @@ export class MessageAssembler {
   push(chunk: Buffer, from: number, end: number, sink: MessageSink): void {
     let at = from;
     while (at < end) {
+      const whole = this.#wholeEnd(chunk, at, end);
+      if (whole > 0) {
+        const message = chunk.subarray(at + MESSAGE_PREFIX_BYTES, whole);
+        at = whole;
+        sink.onMessage(message);
+        continue;
+      }
       const next =
         this.#prefixFilled < MESSAGE_PREFIX_BYTES ? this.#readPrefix(chunk, at, end) : this.#readBody(chunk, at, end);
       at = next;
@@ -68,6 +75,15 @@ export class MessageAssembler {
         sink.onMessage(message);
       }
     }
+  }
+
+  /** Where the message that begins here ends, if nothing of it is missing and nothing wrong with it; else 0. */
+  #wholeEnd(chunk: Buffer, at: number, end: number): number {
+    if (this.#prefixFilled > 0 || end - at < MESSAGE_PREFIX_BYTES || byteAt(chunk, at) !== 0) return 0;
+    const length = uint32At(chunk, at + 1);
+    return length <= this.#maxBytes && end - at - MESSAGE_PREFIX_BYTES >= length
+      ? at + MESSAGE_PREFIX_BYTES + length
+      : 0;
   }
 
   #readPrefix(chunk: Buffer, at: number, end: number): number {

@@ -6,6 +6,8 @@ const SMALL_SLAB_BYTES = 512;
 const SLAB_BYTES = 64 * 1024;
 /** Larger payloads are not copied: header and payload leave as they are, gathered into one write. */
 const MAX_COPIED_BYTES = 8 * 1024;
+/** DATA of one stream that follow each other share a frame up to this size, which every peer takes (RFC 9113 §4.2). */
+const MAX_SHARED_FRAME_BYTES = 16 * 1024;
 /** More is not gathered: the peer works on it while this turn goes on. */
 const MAX_GATHERED_BYTES = 128 * 1024;
 
@@ -20,6 +22,9 @@ export class FrameWriter {
   #start = 0;
   #end = 0;
   #slabBytes = SMALL_SLAB_BYTES;
+  /** The frame that was written last, while it may grow: DATA, all of it in the slab. Its stream is 0 if it may not. */
+  #openStream = 0;
+  #openAt = 0;
   #scheduled = false;
   #corked = false;
 
@@ -59,7 +64,13 @@ export class FrameWriter {
    * A DATA frame with the bytes [from, from + length) of a message in its gRPC framing: five bytes of prefix, then the message.
    */
   data(stream: number, message: Uint8Array, from: number, length: number, endStream: boolean): void {
-    this.#frame(length, FrameType.DATA, endStream ? Flag.END_STREAM : 0, stream);
+    if (endStream || !this.#grow(stream, length)) {
+      this.#frame(length, FrameType.DATA, endStream ? Flag.END_STREAM : 0, stream);
+      if (!endStream && length <= MAX_COPIED_BYTES) {
+        this.#openStream = stream;
+        this.#openAt = this.#end - FRAME_HEADER_BYTES;
+      }
+    }
     let left = length;
     for (let at = from; at < MESSAGE_PREFIX_BYTES && left > 0; at++, left--) {
       // Compressed flag 0, then the length, big-endian.
@@ -133,6 +144,7 @@ export class FrameWriter {
 
   #frame(length: number, type: number, flags: number, stream: number): void {
     this.#reserve(FRAME_HEADER_BYTES + (length > MAX_COPIED_BYTES ? MESSAGE_PREFIX_BYTES : length));
+    this.#openStream = 0;
     const slab = this.#slab;
     let at = this.#end;
     slab[at++] = length >>> 16;
@@ -146,6 +158,17 @@ export class FrameWriter {
     slab[at++] = stream;
     this.#end = at;
     this.#schedule();
+  }
+
+  /** Makes room for more in the last frame; false if it cannot have it. Small messages of a stream cost a header together. */
+  #grow(stream: number, more: number): boolean {
+    if (this.#openStream !== stream || more > MAX_COPIED_BYTES || this.#end + more > this.#slab.length) return false;
+    const length = this.#end - this.#openAt - FRAME_HEADER_BYTES + more;
+    if (length > MAX_SHARED_FRAME_BYTES) return false;
+    this.#slab[this.#openAt] = length >>> 16;
+    this.#slab[this.#openAt + 1] = length >>> 8;
+    this.#slab[this.#openAt + 2] = length;
+    return true;
   }
 
   #uint32(value: number): void {
@@ -192,6 +215,7 @@ export class FrameWriter {
 
   #handOver(): void {
     if (this.#start === this.#end) return;
+    this.#openStream = 0;
     this.#write(this.#slab.subarray(this.#start, this.#end));
     this.#start = this.#end;
   }

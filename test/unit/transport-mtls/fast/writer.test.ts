@@ -73,12 +73,59 @@ describe('the writer of frames', () => {
     const wire = new Wire();
     const writer = writerOn(wire);
 
-    for (let i = 0; i < 100; i++) writer.data(1, Buffer.from('a'), 0, 6, false);
+    for (let i = 0; i < 100; i++) writer.data(2 * i + 1, Buffer.from('a'), 0, 6, false);
     assert.equal(wire.writes, 0);
     await turn();
 
     assert.equal(wire.frames().length, 100);
     assert.equal(wire.writes, 1);
+  });
+
+  it('lets small messages of one stream share a frame, up to 16 KiB', async () => {
+    const wire = new Wire();
+    const writer = writerOn(wire);
+    const message = Buffer.alloc(995, 7);
+
+    for (let i = 0; i < 60; i++) writer.data(1, message, 0, 1000, false);
+    await turn();
+
+    const frames = wire.frames().map((line) => line.split(' '));
+    assert.equal(Math.max(...frames.map(([, , length]) => Number(length))), 16_000);
+    assert.equal(frames.map(([, , , , bytes]) => bytes).join(''), grpcMessage(message).toString('hex').repeat(60));
+  });
+
+  for (const [between, write] of Object.entries({
+    'another stream': (writer: FrameWriter) => writer.data(3, Buffer.from('b'), 0, 6, false),
+    'another kind of frame': (writer: FrameWriter) => writer.headers(1, Buffer.of(0x88), false),
+    'a payload that is not copied': (writer: FrameWriter) => writer.data(1, Buffer.alloc(9000), 0, 9005, false),
+    END_STREAM: (writer: FrameWriter) => writer.data(1, Buffer.from('b'), 0, 6, true),
+  })) {
+    it(`begins a frame anew after ${between}`, async () => {
+      const wire = new Wire();
+      const writer = writerOn(wire);
+
+      writer.data(1, Buffer.from('a'), 0, 6, false);
+      write(writer);
+      writer.data(1, Buffer.from('c'), 0, 6, false);
+      await turn();
+
+      const frames = wire.frames();
+      assert.equal(frames.length, 3);
+      assert.equal(frames[0], `DATA 1 6 false ${grpcMessage(Buffer.from('a')).toString('hex')}`);
+      assert.equal(frames[2], `DATA 1 6 false ${grpcMessage(Buffer.from('c')).toString('hex')}`);
+    });
+  }
+
+  it('begins a frame anew in every turn', async () => {
+    const wire = new Wire();
+    const writer = writerOn(wire);
+
+    writer.data(1, Buffer.from('a'), 0, 6, false);
+    await turn();
+    writer.data(1, Buffer.from('b'), 0, 6, false);
+    await turn();
+
+    assert.equal(wire.frames().length, 2);
   });
 
   it('does not copy large payloads, and keeps the order around them', async () => {
@@ -108,10 +155,11 @@ describe('the writer of frames', () => {
       const total = message.length + 5;
       for (let from = 0; from < total; from += size) {
         writer.data(1, message, from, Math.min(size, total - from), false);
+        writer.settingsAck();
       }
       await turn();
 
-      const joined = wire.frames().map((line) => line.split(' ')[4]);
+      const joined = wire.frames().map((line) => line.split(' ')[4] ?? '');
       assert.equal(joined.join(''), grpcMessage(message).toString('hex'));
     });
   }
@@ -120,7 +168,7 @@ describe('the writer of frames', () => {
     const wire = new Wire();
     const writer = writerOn(wire);
 
-    for (let i = 0; i < 200; i++) writer.data(1, Buffer.alloc(1000, i), 0, 1005, false);
+    for (let i = 0; i < 200; i++) writer.data(2 * i + 1, Buffer.alloc(1000, i), 0, 1005, false);
     await turn();
     writer.rest();
     writer.ping(Buffer.alloc(8), false);
