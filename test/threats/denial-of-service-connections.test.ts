@@ -6,6 +6,7 @@ import { start } from '../support/child.js';
 import { Echo, echoWorld } from '../support/echo.js';
 import { eventually } from '../support/eventually.js';
 import { callFields, FrameType, frame, hello, hpack } from '../support/h2-frames.js';
+import { forEachLane } from '../support/lanes.js';
 import { mutePeer, rawPeer } from '../support/raw-peer.js';
 import { whileCalling } from '../support/steady-caller.js';
 
@@ -55,22 +56,24 @@ describe('connections that want to exhaust the service', () => {
     await world.client.say({ text: 'still here' });
   });
 
-  it('T24 a peer that finishes the handshake and says nothing, or half of its headers, is closed', async () => {
-    await using world = await echoWorld({
-      server: { limits: { idleTimeoutMs: 200, keepaliveIntervalMs: 300, keepaliveTimeoutMs: 100 } },
-    });
-    const half = frame(FrameType.HEADERS, 0, 1, hpack(callFields(say)));
+  forEachLane(() => {
+    it('T24 a peer that finishes the handshake and says nothing, or half of its headers, is closed', async () => {
+      await using world = await echoWorld({
+        server: { limits: { idleTimeoutMs: 200, keepaliveIntervalMs: 300, keepaliveTimeoutMs: 100 } },
+      });
+      const half = frame(FrameType.HEADERS, 0, 1, hpack(callFields(say)));
 
-    await whileCalling(
-      () => world.client.say({ text: 'a' }),
-      async () => {
-        using silent = await rawPeer(world.mesh, world.service, { greet: false });
-        using mute = await rawPeer(world.mesh, world.service);
-        using slow = await rawPeer(world.mesh, world.service, { greet: false });
-        await slow.write(Buffer.concat([hello(), half]));
-        await Promise.all([silent.closed, mute.closed, slow.closed]);
-      },
-    );
+      await whileCalling(
+        () => world.client.say({ text: 'a' }),
+        async () => {
+          using silent = await rawPeer(world.mesh, world.service, { greet: false });
+          using mute = await rawPeer(world.mesh, world.service);
+          using slow = await rawPeer(world.mesh, world.service, { greet: false });
+          await slow.write(Buffer.concat([hello(), half]));
+          await Promise.all([silent.closed, mute.closed, slow.closed]);
+        },
+      );
+    });
   });
 
   it('T25 a flood of connections over the cap is dropped, and later callers come in', async () => {
@@ -93,25 +96,27 @@ describe('connections that want to exhaust the service', () => {
     await eventually(() => stranger.client(Echo, { service: 'echo' }).say({ text: 'now' }));
   });
 
-  it('T25 one identity cannot take the connections of the others', async () => {
-    await using world = await echoWorld({ server: { limits: { maxConnectionsPerPeer: 3 } } });
+  forEachLane(() => {
+    it('T25 one identity cannot take the connections of the others', async () => {
+      await using world = await echoWorld({ server: { limits: { maxConnectionsPerPeer: 3 } } });
 
-    const peers = await whileCalling(
-      () => world.client.say({ text: 'a' }),
-      () => Promise.all(Array.from({ length: 8 }, () => rawPeer(world.mesh, world.service))),
-    );
+      const peers = await whileCalling(
+        () => world.client.say({ text: 'a' }),
+        () => Promise.all(Array.from({ length: 8 }, () => rawPeer(world.mesh, world.service))),
+      );
 
-    await eventually(() => assert.equal(peers.filter((peer) => peer.isClosed).length, 5));
-    const refused = world.events('handshake-refused');
-    assert.deepEqual(
-      refused.map(({ reason, peer }) => [reason, peer]),
-      Array.from({ length: 5 }, () => ['too-many-connections', world.mesh.id('raw')]),
-    );
-    for (const peer of peers) peer.socket.destroy();
-    await eventually(async () => {
-      using next = await rawPeer(world.mesh, world.service);
-      await pause(20);
-      assert.equal(next.isClosed, false);
+      await eventually(() => assert.equal(peers.filter((peer) => peer.isClosed).length, 5));
+      const refused = world.events('handshake-refused');
+      assert.deepEqual(
+        refused.map(({ reason, peer }) => [reason, peer]),
+        Array.from({ length: 5 }, () => ['too-many-connections', world.mesh.id('raw')]),
+      );
+      for (const peer of peers) peer.socket.destroy();
+      await eventually(async () => {
+        using next = await rawPeer(world.mesh, world.service);
+        await pause(20);
+        assert.equal(next.isClosed, false);
+      });
     });
   });
 
