@@ -178,7 +178,7 @@ describe('a stock grpc-js server with a right certificate', () => {
     await using world = await stockWorld();
     const abort = new AbortController();
 
-    await failure(world.client.Add({ title: 'wait' }, { deadlineMs: 100 }), 'DEADLINE_EXCEEDED');
+    await failure(world.client.Add({ title: 'wait' }, { deadlineMs: 1000 }), 'DEADLINE_EXCEEDED');
     await eventually(() => assert.equal(world.cancelled, 1));
     const aborted = failure(all(world.client.List({ limit: 0 }, { signal: abort.signal })), 'CANCELLED');
     await eventually(() => assert.equal(world.metadata.length, 2));
