@@ -22,7 +22,7 @@ export interface RpcBenchOptions {
   readonly durationMs?: number | undefined;
   /** Calls in flight, one measurement each. Left out: 1, 4, 8, 32 and 128, or 1, 8 and 32 when quick. */
   readonly concurrencies?: readonly number[] | undefined;
-  /** Left out: 1,000. */
+  /** Left out: 1,000, or 500 when quick. */
   readonly connections?: number | undefined;
   /** Folder for the report. */
   readonly out: string;
@@ -51,7 +51,7 @@ export async function benchRpc(options: RpcBenchOptions): Promise<void> {
     rounds: options.rounds ?? (quick ? 3 : 9),
     durationMs: options.durationMs ?? (quick ? 500 : 2000),
     concurrencies: options.concurrencies ?? (quick ? [1, 8, 32] : [1, 4, 8, 32, 128]),
-    connections: options.connections ?? 1000,
+    connections: options.connections ?? (quick ? 500 : 1000),
     nodeFlags,
     onProgress,
   };
