@@ -7,7 +7,7 @@ export type { Codec } from './contract/contract.js';
 export { contractOf, type MethodsOf } from './contract/service-definition.js';
 export { CallError, Status, type StatusCode, statusName } from './errors.js';
 export { EventBus } from './events/event-bus.js';
-export type { EventSink, HandshakeRefusal } from './events/events.js';
+export type { EventMap, EventSink, HandshakeRefusal } from './events/events.js';
 export { type FileDanger, type FileFinding, readSafeFile, type SafeFile } from './files/file-safety.js';
 export { type FileWatch, type FileWatchOptions, watchFiles } from './files/file-watch.js';
 export { type CertificateProfile, readProfile } from './identity/certificate-profile.js';
@@ -69,13 +69,21 @@ export {
   keyExchangeGroups,
   type ServerTlsOptions,
   serverTlsOptions,
+  type TlsTrust,
 } from './tls/context.js';
-export { type HttpsAgentOptions, httpsAgent } from './tls/https-agent.js';
-export { type MaterialContext, type ParsedMaterial, type PemMaterial, parseMaterial } from './tls/material.js';
+export { enrolmentAgent, type HttpsAgentOptions, httpsAgent } from './tls/https-agent.js';
+export {
+  type MaterialContext,
+  type ParsedBundle,
+  type ParsedMaterial,
+  type PemMaterial,
+  parseBundle,
+  parseMaterial,
+} from './tls/material.js';
 export { MaterialHolder } from './tls/material-holder.js';
 export { handshakeRefusal, type Refusal } from './tls/refusal.js';
 export { isRevoked, revocationKeyOf } from './tls/revocation.js';
-export type { TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
+export type { Suspension, TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
 export { type PeerVerdict, type PresentedPeer, presentedPeer, verifyPeer } from './tls/verify-peer.js';
 export { Metadata, type MetadataInit, type MetadataValue } from './transport/metadata.js';
 export { decodeStatusDetails, encodeStatusDetails } from './transport/status-details.js';

@@ -3,8 +3,8 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type ConnectionOptions, checkServerIdentity, connect, type PeerCertificate } from 'node:tls';
 import type { IdentityMatcher } from '../identity/matcher.js';
-import { clientTlsOptions } from './context.js';
-import type { TlsHandle, TlsMaterial } from './source.js';
+import { clientTlsOptions, enrolmentTlsOptions, type TlsTrust } from './context.js';
+import type { TlsHandle } from './source.js';
 import { verifyPeer } from './verify-peer.js';
 
 export interface HttpsAgentOptions {
@@ -27,6 +27,36 @@ export function httpsAgent(handle: TlsHandle, options: HttpsAgentOptions = {}): 
   return new FollowingAgent(handle, options);
 }
 
+/**
+ * An agent for `https.request` without a certificate of one's own: to enrol with the authority `expect`, which gives the
+ * first one. Its certificate must chain to the bundle of its trust domain in `trust`. End it with `destroy()`.
+ */
+export function enrolmentAgent(trust: TlsTrust, expect: IdentityMatcher): Agent {
+  return new AnonymousAgent(trust, expect);
+}
+
+class AnonymousAgent extends Agent {
+  readonly #trust: TlsTrust;
+  readonly #expect: IdentityMatcher;
+
+  constructor(trust: TlsTrust, expect: IdentityMatcher) {
+    super({ keepAlive: false, maxSockets: 1, maxCachedSessions: 0 });
+    this.#trust = trust;
+    this.#expect = expect;
+  }
+
+  override createConnection(
+    options: RequestOptions,
+    _callback?: (error: Error | null, stream: Duplex) => void,
+  ): Socket {
+    return connect({
+      ...(options as ConnectionOptions),
+      ...enrolmentTlsOptions(this.#trust, this.#expect.trustDomain),
+      checkServerIdentity: (_host, certificate) => identityError(certificate, this.#expect, this.#trust),
+    });
+  }
+}
+
 class FollowingAgent extends Agent {
   readonly #handle: TlsHandle;
   readonly #expect: IdentityMatcher | undefined;
@@ -44,8 +74,14 @@ class FollowingAgent extends Agent {
 
   override createConnection(
     options: RequestOptions,
-    _callback?: (error: Error | null, stream: Duplex) => void,
-  ): Socket {
+    callback?: (error: Error | null, stream: Duplex) => void,
+  ): Socket | undefined {
+    const { suspended } = this.#handle;
+    if (suspended) {
+      // Their types forget that there is no stream beside an error.
+      callback?.(new Error(`the own identity may not be used: ${suspended.detail}`), undefined as never);
+      return undefined;
+    }
     const material = this.#handle.current();
     const expect = this.#expect;
     return connect({
@@ -67,6 +103,7 @@ class FollowingAgent extends Agent {
   /** No later request gets a connection of the old certificate: idle ones end now, busy ones as soon as they are free. */
   #retire(): void {
     for (const socket of all(this.freeSockets)) socket.destroy();
+    if (this.#handle.suspended) for (const socket of all(this.sockets)) socket.destroy();
     for (const socket of all(this.sockets)) socket.prependOnceListener('free', () => socket.destroy());
   }
 }
@@ -75,12 +112,8 @@ function all(sockets: NodeJS.ReadOnlyDict<Socket[]>): Socket[] {
   return Object.values(sockets).flatMap((some) => some ?? []);
 }
 
-function identityError(
-  certificate: PeerCertificate,
-  expect: IdentityMatcher,
-  material: TlsMaterial,
-): Error | undefined {
-  const verdict = verifyPeer({ raw: certificate.raw, verifiedFor: expect.trustDomain }, material);
+function identityError(certificate: PeerCertificate, expect: IdentityMatcher, trust: TlsTrust): Error | undefined {
+  const verdict = verifyPeer({ raw: certificate.raw, verifiedFor: expect.trustDomain }, trust);
   if (!verdict.ok) return new Error(`the server was refused: ${verdict.detail}`);
   if (expect.matches(verdict.peer.spiffeId)) return undefined;
   return new Error(`the server is ${verdict.peer.id}, expected ${expect.description}`);

@@ -94,6 +94,34 @@ export function parseMaterial(pem: PemMaterial, { generation, now }: MaterialCon
   };
 }
 
+export interface ParsedBundle {
+  /** Undefined exactly when there are violations. */
+  readonly anchors: readonly X509Certificate[] | undefined;
+  /** The one trust domain that they name; undefined when none of them names one. */
+  readonly trustDomain: string | undefined;
+  readonly violations: readonly Violation[];
+}
+
+/** Trust anchors (PEM) by themselves, judged as `parseMaterial` judges them. `path` is the option they come from. Never throws. */
+export function parseBundle(text: string, path: string): ParsedBundle {
+  const violations: Violation[] = [];
+  const refuse = (id: ViolationId, _field: string, problem?: string) => {
+    violations.push(violation(id, path, problem));
+    return undefined;
+  };
+  const anchors = readAnchors(text, 'ca', refuse);
+  const trustDomain = anchors?.map(domainOf).find((domain) => domain !== undefined);
+  if (trustDomain !== undefined) checkDomain(trustDomain, anchors ?? [], 'ca', refuse);
+  return violations.length > 0
+    ? { anchors: undefined, trustDomain: undefined, violations }
+    : { anchors, trustDomain, violations };
+}
+
+function domainOf({ raw }: X509Certificate): string | undefined {
+  const verdict = checkSigner(raw);
+  return verdict.ok ? verdict.trustDomain : undefined;
+}
+
 type Refuse = (id: ViolationId, field: string, problem?: string) => undefined;
 
 function readChain(text: string, refuse: Refuse): X509Certificate[] | undefined {
@@ -179,9 +207,9 @@ function checkDomain(domain: string, anchors: readonly X509Certificate[], field:
     return refuse('option-invalid', field, error instanceof Error ? error.message : undefined);
   }
   for (const anchor of anchors) {
-    const verdict = checkSigner(anchor.raw);
-    if (verdict.ok && verdict.trustDomain !== undefined && verdict.trustDomain !== domain) {
-      refuse('tls-material-invalid', field, `${nameOf(anchor)} is a CA of ${verdict.trustDomain}, not of ${domain}`);
+    const named = domainOf(anchor);
+    if (named !== undefined && named !== domain) {
+      refuse('tls-material-invalid', field, `${nameOf(anchor)} is a CA of ${named}, not of ${domain}`);
     }
   }
 }

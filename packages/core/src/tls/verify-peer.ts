@@ -4,8 +4,8 @@ import type { HandshakeRefusal } from '../events/events.js';
 import { checkLeaf, checkSigner } from '../identity/leaf-check.js';
 import { type PeerIdentity, peerIdentityOf } from '../identity/peer-identity.js';
 import { findPath } from './certificate-path.js';
+import type { TlsTrust } from './context.js';
 import { isRevoked, revocationKeyOf } from './revocation.js';
-import type { TlsMaterial } from './source.js';
 
 /** What a peer has shown in the handshake. */
 export interface PresentedPeer {
@@ -35,7 +35,7 @@ export type PeerVerdict =
  * every CA could issue identities of every domain. Where the runtime hides the issuers (Node 24 does after a full
  * handshake) that takes the signing intermediates in the bundle; a chain that cannot be proven is refused.
  */
-export function verifyPeer(presented: PresentedPeer, material: TlsMaterial, now = Date.now()): PeerVerdict {
+export function verifyPeer(presented: PresentedPeer, material: TlsTrust, now = Date.now()): PeerVerdict {
   const verdict = checkLeaf(presented.raw);
   if (!verdict.ok) return { ok: false, reason: 'invalid-svid', detail: verdict.reason };
   const refuse = (reason: HandshakeRefusal, detail: string): PeerVerdict => ({
@@ -64,7 +64,7 @@ export function verifyPeer(presented: PresentedPeer, material: TlsMaterial, now 
  * OpenSSL has accepted *a* chain, not necessarily this one: a CA of another domain can certify the key of an intermediate
  * that has expired or was revoked, and so pass OpenSSL with what may prove nothing any more.
  */
-function maySign(issuer: X509Certificate, material: TlsMaterial, now: number): boolean {
+function maySign(issuer: X509Certificate, material: TlsTrust, now: number): boolean {
   return (
     checkSigner(issuer.raw).ok &&
     Date.parse(issuer.validTo) > now &&
