@@ -10,7 +10,12 @@ export { EventBus } from './events/event-bus.js';
 export type { EventMap, EventSink, HandshakeRefusal } from './events/events.js';
 export { type FileDanger, type FileFinding, readSafeFile, type SafeFile } from './files/file-safety.js';
 export { type FileWatch, type FileWatchOptions, watchFiles } from './files/file-watch.js';
-export { type CertificateProfile, readProfile } from './identity/certificate-profile.js';
+export {
+  type CertificateProfile,
+  type Extension,
+  readExtensions,
+  readProfile,
+} from './identity/certificate-profile.js';
 export { type Crl, parseCrl, verifyCrl } from './identity/crl.js';
 export {
   asciiOf,
@@ -66,6 +71,8 @@ export { isVersionRange, readyOnly } from './selector/filters.js';
 export {
   type ClientTlsOptions,
   clientTlsOptions,
+  type EnrolmentServerTlsOptions,
+  enrolmentServerTlsOptions,
   keyExchangeGroups,
   type ServerTlsOptions,
   serverTlsOptions,

@@ -14,6 +14,11 @@ export interface ServerTlsOptions extends SecureContextOptions {
   readonly rejectUnauthorized: true;
 }
 
+/** As for other servers, apart from the client certificate that whoever enrols does not have yet. */
+export interface EnrolmentServerTlsOptions extends SecureContextOptions {
+  readonly requestCert: false;
+}
+
 export interface ClientTlsOptions {
   readonly secureContext: SecureContext;
   /** Said aloud: NODE_TLS_REJECT_UNAUTHORIZED is only a default. */
@@ -40,6 +45,14 @@ export function serverTlsOptions(material: TlsMaterial): ServerTlsOptions {
   });
   serverOptions.set(material, options);
   return options;
+}
+
+/**
+ * For the one door where nobody can have a certificate yet: that of an authority that enrols workloads. It takes none either,
+ * so nothing behind it can take a connection for authenticated.
+ */
+export function enrolmentServerTlsOptions(material: TlsMaterial): EnrolmentServerTlsOptions {
+  return Object.freeze({ ...contextOptions(material, [...material.bundles.values()].flat()), requestCert: false });
 }
 
 /**
