@@ -143,6 +143,8 @@ export class Cluster {
 
   #connect(): Connection {
     if (this.#closed) throw new CallError('FAILED_PRECONDITION', 'the registry session is closed');
+    const { suspended } = this.#tls;
+    if (suspended) throw new CallError('UNAVAILABLE', `the own identity may not be used: ${suspended.detail}`);
     this.#connection ??= this.#connectTo(this.#options.endpoints[this.#at % this.#options.endpoints.length]);
     return this.#connection;
   }
@@ -191,11 +193,15 @@ export class Cluster {
     connection.destroy();
   }
 
-  /** The certificate has changed: the next request goes out with the new one, the old connection finishes what it has. */
+  /**
+   * The certificate has changed: the next request goes out with the new one, the old connection finishes what it has. Unless
+   * it may not be used any more.
+   */
   #renew(): void {
     const old = this.#connection;
     this.#connection = undefined;
-    old?.retire(this.#options.timeouts.requestMs);
+    if (this.#tls.suspended) old?.destroy();
+    else old?.retire(this.#options.timeouts.requestMs);
   }
 }
 

@@ -50,6 +50,11 @@ export class IssuedSource implements TlsSource {
     this.#issued = issued;
   }
 
+  /** As an issuer that takes the identity back: nothing may use it until the next `rotate`. */
+  withdraw(detail: string): void {
+    this.#holder?.withdraw(detail);
+  }
+
   #material(issued: IssuedMaterial, now: number): TlsMaterial {
     const { material, violations } = this.#parse(issued, now);
     if (!material) throw new InsecureConfigurationError('issued material', violations);

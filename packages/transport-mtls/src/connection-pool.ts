@@ -7,6 +7,7 @@ import {
   type Connection,
   type ConnectionPool,
   type ConnectTarget,
+  type EventMap,
   isRevoked,
   type OutgoingCall,
   type PeerIdentity,
@@ -91,6 +92,8 @@ export class Pool implements ConnectionPool {
 
   #connectionTo(target: ConnectTarget): PooledConnection {
     if (this.#closed) throw new CallError('UNAVAILABLE', 'the client is closed');
+    const { suspended } = this.#context.host.tls;
+    if (suspended) throw new CallError('UNAVAILABLE', `the own identity may not be used: ${suspended.detail}`);
     const known = this.#connections.get(target.key);
     if (known && !known.spent) return known;
     if (known) this.#retire(known);
@@ -108,7 +111,7 @@ export class Pool implements ConnectionPool {
   }
 
   #follow(material: TlsMaterial): void {
-    for (const connection of [...this.#connections.values(), ...this.#retired]) connection.revoke(material);
+    for (const connection of [...this.#connections.values(), ...this.#retired]) connection.judge(material);
     for (const connection of this.#connections.values()) this.#retire(connection);
     this.#connections.clear();
   }
@@ -210,15 +213,13 @@ class PooledConnection implements Connection {
     this.#closeIfIdle();
   }
 
-  /** Ends the connection at once when the server's certificate has been revoked. */
-  revoke(material: TlsMaterial): void {
-    if (this.#revocationKey === undefined || !isRevoked(material, this.#revocationKey)) return;
-    this.#context.host.events.emit('connection-closed-by-policy', {
-      peer: this.peer.id,
-      reason: 'revoked',
-      detail: `serial ${this.peer.serial}`,
-    });
-    this.destroy();
+  /** Ends the connection at once when the server's certificate has been revoked, or our own may not be used any more. */
+  judge(material: TlsMaterial): void {
+    const { suspended } = this.#context.host.tls;
+    if (suspended) this.#evict(suspended.reason, suspended.detail);
+    else if (this.#revocationKey !== undefined && isRevoked(material, this.#revocationKey)) {
+      this.#evict('revoked', `serial ${this.peer.serial}`);
+    }
   }
 
   destroy(): void {
@@ -346,6 +347,14 @@ class PooledConnection implements Connection {
         ? new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`)
         : error;
     }
+  }
+
+  #evict(reason: EventMap['connection-closed-by-policy']['reason'], detail: string): void {
+    if (this.#peer) {
+      const peer = this.#peer.id;
+      this.#context.host.events.emit('connection-closed-by-policy', { peer, reason, detail });
+    }
+    this.destroy();
   }
 
   #refused(error: unknown): void {

@@ -4,6 +4,7 @@ import { createServer, type Server, type TLSSocket } from 'node:tls';
 import {
   CallError,
   type Endpoint,
+  type EventMap,
   every,
   type HandshakeRefusal,
   handshakeRefusal,
@@ -54,6 +55,7 @@ interface Admission {
   readonly revocationKey: string;
 }
 
+type Eviction = EventMap['connection-closed-by-policy']['reason'];
 type Refusal = Extract<PeerVerdict, { ok: false }>;
 
 /** The one door: TCP, TLS 1.3 with a client certificate, identity, ALPN; then the lane of that protocol takes over. */
@@ -86,12 +88,14 @@ class TlsListener implements Listener {
       // Lanes write whole turns: holding a small one back until the last is acknowledged (Nagle) costs up to 40 ms.
       socket.setNoDelay(true);
       this.#track(socket);
+      // Before its handshake, which would show a certificate that is not ours to use; the error below tells of it.
+      if (host.tls.suspended) socket.destroy();
     });
     this.#server.on('drop', (drop) => {
       this.#refused('too-many-connections', 'the limit of connections is reached', drop?.remoteAddress);
     });
     this.#server.on('tlsClientError', (error, socket) => {
-      const { reason, detail } = handshakeRefusal(error, socket);
+      const { reason, detail } = host.tls.suspended ?? handshakeRefusal(error, socket);
       this.#refused(reason, detail, addressOf(socket));
       // Without it a socket whose handshake timed out stays open.
       socket.destroy();
@@ -222,8 +226,16 @@ class TlsListener implements Listener {
     });
   }
 
-  /** New material: new handshakes use it at once; peers that it revokes leave at once. */
+  /** New material: new handshakes use it at once; peers that it revokes leave at once, and without material everybody. */
   #follow(material: TlsMaterial): void {
+    const { suspended } = this.#host.tls;
+    if (suspended) {
+      for (const [socket, { identity }] of this.#accepted) {
+        this.#evict(socket, identity, suspended.reason, suspended.detail);
+      }
+      for (const socket of this.#sockets) socket.destroy();
+      return;
+    }
     // setSecureContext resets whatever it is not given again, the minimum version among it.
     this.#server.setSecureContext(serverTlsOptions(material));
     for (const [socket, { identity, revocationKey }] of this.#accepted) {
@@ -271,7 +283,7 @@ class TlsListener implements Listener {
     this.#host.events.emit('connection-closed-by-policy', { peer: id, reason: 'abuse', detail: error.message });
   }
 
-  #evict(socket: TLSSocket, identity: PeerIdentity, reason: 'revoked' | 'abuse', detail: string): void {
+  #evict(socket: TLSSocket, identity: PeerIdentity, reason: Eviction, detail: string): void {
     this.#host.events.emit('connection-closed-by-policy', { peer: identity.id, reason, detail });
     socket.destroy();
   }

@@ -23,6 +23,7 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   rotated: 'info',
   'rotation-failed': 'error',
   expiring: 'warn',
+  'identity-suspended': 'error',
   'rules-reloaded': 'info',
   'rules-reload-failed': 'error',
   'service-state': 'debug',

@@ -37,6 +37,8 @@ function sentence(event: SallyportEvent): string {
       return `kept the last good certificate: ${event.detail}`;
     case 'expiring':
       return `the certificate of ${event.identity} expires in ${Math.round(event.remainingMs / 1000)} s`;
+    case 'identity-suspended':
+      return `uses the identity ${event.identity} no more: ${event.reason} (${event.detail})`;
     case 'rules-reloaded':
       return `now ${event.rules} rules from ${event.file}`;
     case 'rules-reload-failed':

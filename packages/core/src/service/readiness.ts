@@ -39,6 +39,7 @@ export class ReadinessMonitor {
     if (this.#subjects.registry()?.state === 'down') reasons.push('the registry is down');
     const tls = this.#subjects.tls();
     if (tls && tls.current().notAfter <= this.#clock.now()) reasons.push('the certificate has expired');
+    if (tls?.suspended) reasons.push(`the identity is not used: ${tls.suspended.detail}`);
     return { ready: reasons.length === 0, reasons };
   }
 

@@ -1,19 +1,21 @@
 import { type Clock, MAX_TIMER_MS, type Timer } from '../clock.js';
 import type { EventMap } from '../events/events.js';
-import type { TlsContext, TlsHandle, TlsMaterial } from './source.js';
+import type { Suspension, TlsContext, TlsHandle, TlsMaterial } from './source.js';
 
 /** Parts of the lifetime left at which an identity that was not renewed is worth an event. */
 const EXPIRY_MARKS = [0.5, 0.25, 0.1];
 
 /**
  * The material of one source and the handles that are open on it: for authors of sources. A source puts new material in
- * with `replace` and reports failures with `failed`; handles, events and the watch over expiry are done here.
+ * with `replace`, takes it away with `withdraw` and reports failures with `failed`; handles, events and the watch over
+ * expiry are done here.
  */
 export class MaterialHolder {
   readonly #handles = new Set<Handle>();
   readonly #clock: Clock;
   readonly #onLastClose: () => void;
   #current: TlsMaterial;
+  #withdrawn: Suspension | undefined;
   #expiry: Timer | undefined;
 
   /** `onLastClose` is called when the last handle was closed: release what follows the source. */
@@ -28,18 +30,24 @@ export class MaterialHolder {
     return this.#current;
   }
 
+  get suspended(): Suspension | undefined {
+    return this.#withdrawn;
+  }
+
   open(context: TlsContext): TlsHandle {
     const handle = new Handle(this, context, () => this.#closed(handle));
     this.#handles.add(handle);
     if (this.#clock.now() >= this.#markAt(0)) handle.report('expiring', this.#expiring());
+    if (this.#withdrawn) handle.report('identity-suspended', this.#suspension(this.#withdrawn));
     return handle;
   }
 
-  /** Swaps the material as a whole, then tells every handle. */
+  /** Swaps the material as a whole, then tells every handle. Lifts a withdrawal. */
   replace(material: TlsMaterial): void {
     this.#current = material;
+    this.#withdrawn = undefined;
     this.#awaitNextMark();
-    for (const handle of this.#handles) handle.changed(material);
+    this.#tellHandles();
     this.#report('rotated', {
       identity: material.identity.toString(),
       serial: material.leaf.serialNumber,
@@ -48,12 +56,30 @@ export class MaterialHolder {
     });
   }
 
+  /**
+   * The identity may not be used any more, because whoever issues it says so: handshakes are refused, open connections end,
+   * until `replace` brings new material. `detail` says why, for readiness and events.
+   */
+  withdraw(detail: string): void {
+    if (this.#withdrawn?.detail === detail) return;
+    this.#withdrawn = { reason: 'withdrawn', detail };
+    this.#report('identity-suspended', this.#suspension(this.#withdrawn));
+    this.#tellHandles();
+  }
+
   /** New material could not be used; the last good one stays. */
   failed(detail: string): void {
     this.#report('rotation-failed', { detail });
   }
 
-  #report<T extends 'rotated' | 'rotation-failed' | 'expiring'>(type: T, fields: EventMap[T]): void {
+  #tellHandles(): void {
+    for (const handle of this.#handles) handle.changed(this.#current);
+  }
+
+  #report<T extends 'rotated' | 'rotation-failed' | 'expiring' | 'identity-suspended'>(
+    type: T,
+    fields: EventMap[T],
+  ): void {
     for (const handle of this.#handles) handle.report(type, fields);
   }
 
@@ -79,6 +105,10 @@ export class MaterialHolder {
     return notAfter - (notAfter - notBefore) * (EXPIRY_MARKS[index] ?? 0);
   }
 
+  #suspension({ reason, detail }: Suspension): EventMap['identity-suspended'] {
+    return { identity: this.#current.identity.toString(), reason, detail };
+  }
+
   #expiring(): EventMap['expiring'] {
     const { identity, notAfter } = this.#current;
     return { identity: identity.toString(), notAfter, remainingMs: Math.max(0, notAfter - this.#clock.now()) };
@@ -99,6 +129,10 @@ class Handle implements TlsHandle {
 
   current(): TlsMaterial {
     return this.#holder.current;
+  }
+
+  get suspended(): Suspension | undefined {
+    return this.#holder.suspended;
   }
 
   onChange(listener: (material: TlsMaterial) => void): () => void {

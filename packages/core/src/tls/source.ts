@@ -30,10 +30,19 @@ export interface TlsContext {
   readonly clock: Clock;
 }
 
+/** Why no connection may be opened or kept, whatever the material. */
+export interface Suspension {
+  readonly reason: 'withdrawn';
+  readonly detail: string;
+}
+
 /** The open source: holds the current material and follows it. */
 export interface TlsHandle {
+  /** While suspended the last material: nothing may use it. */
   current(): TlsMaterial;
-  /** Called after each swap with the new material. Returns the function that unsubscribes. */
+  /** Set: refuse every handshake and end what is open. New material lifts it. */
+  readonly suspended: Suspension | undefined;
+  /** Called with the material after each swap, and when it is suspended. Returns the function that unsubscribes. */
   onChange(listener: (material: TlsMaterial) => void): () => void;
   /** Releases watchers and timers of this handle; twice is harmless. */
   close(): void;
