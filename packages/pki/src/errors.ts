@@ -13,6 +13,8 @@
  * - `issuer-unavailable`: an authority gave no answer, or none that can be understood; try again later.
  * - `issuer-refused`: an authority refused to issue; `join-token-refused`: because the join token is unknown, expired or used.
  * - `material-refused`: what an authority issued must not be used, e.g. a certificate of another identity.
+ * - `passphrase-weak`: too short to guard the key of an authority.
+ * - `signer-failed`: a key outside of this process did not sign.
  * - `file-name`, `file-unreadable`, `file-exposed`, `file-malformed`: a file that is not written, or not trusted.
  */
 export type PkiErrorCode =
@@ -32,8 +34,10 @@ export type PkiErrorCode =
   | 'key-weak'
   | 'material-refused'
   | 'name-malformed'
+  | 'passphrase-weak'
   | 'path-length'
   | 'serial-malformed'
+  | 'signer-failed'
   | 'trust-domain-malformed'
   | 'validity';
 
