@@ -12,3 +12,4 @@ export { PkiError, type PkiErrorCode } from './errors.js';
 export type { IdentityFiles, IssuedCertificate, IssuedIdentity } from './identity.js';
 export type { KeyAlgorithm } from './keys.js';
 export { createAuthority, openAuthority } from './signing-authority.js';
+export { type FromWorkloadApiOptions, fromWorkloadApi } from './sources/workload-api/from-workload-api.js';

@@ -129,6 +129,16 @@ const entries = {
     problem: 'the revocation lists cannot be used; every issuer in the chain needs a current one',
     fix: 'give one current CRL for each issuer, the root included',
   },
+  'workload-api-exposed': {
+    severity: 'critical',
+    problem: 'the Workload API hands out private keys without TLS, so it must not be asked over a network',
+    fix: 'use the unix socket of the agent on this machine, or its port on loopback',
+  },
+  'workload-api-no-identity': {
+    severity: 'high',
+    problem: 'the Workload API gives this process no identity that it can use',
+    fix: 'start the agent, check SPIFFE_ENDPOINT_SOCKET and that an entry for this workload is registered',
+  },
   // Identity
   'identity-invalid': {
     severity: 'high',
