@@ -39,15 +39,20 @@ export function keyIdentifier(publicKey: KeyObject): Buffer {
   return createHash('sha256').update(bitStringOf(bits)).digest().subarray(0, 20);
 }
 
-/** `AlgorithmIdentifier` of the signatures this key makes. */
+/** `AlgorithmIdentifier` of the signatures this key, given by either of its halves, makes. */
 export function signatureAlgorithm(key: KeyObject): Asn1 {
   return sequence(oid(signatureOf(key).oid));
 }
 
 /** What certificates, requests and lists have in common: `SEQUENCE { content, algorithm, signature }`, in DER. */
 export function signed(content: Asn1, key: KeyObject): Buffer {
-  const signature = sign(signatureOf(key).digest, encode(content), key);
+  const signature = sign(signatureDigest(key), encode(content), key);
   return encode(sequence(content, signatureAlgorithm(key), bitString(signature)));
+}
+
+/** The hash that goes with it; null where the algorithm brings its own. Throws a `PkiError` with code `algorithm-unknown`. */
+export function signatureDigest(key: KeyObject): string | null {
+  return signatureOf(key).digest;
 }
 
 /** Refuses keys that an attacker may break, and kinds that not every TLS peer of ours can use. */

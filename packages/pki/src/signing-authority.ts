@@ -69,27 +69,18 @@ class SigningAuthority implements Authority {
   }
 
   intermediate(options: IntermediateOptions = {}): Authority {
-    const { algorithm, pathLength = 0, commonName = 'Sallyport intermediate' } = options;
-    if (pathLength >= this.#pathLength) {
-      throw new PkiError('path-length', `this authority has path length ${this.#pathLength}; issue from its parent`);
-    }
-    const { privateKey, publicKey } = generateKeys(algorithm);
-    const { pem } = buildCertificate({
-      subject: authorityName(this.trustDomain, commonName),
-      subjectPublicKey: publicKey,
-      issuer: this.#issuer,
-      ...validity(options, 30 * DAY_MS, this.notAfter),
-      basicConstraints: { ca: true, pathLength },
-      keyUsage: { bits: AUTHORITY_USAGE },
-      extendedKeyUsage: null,
-      subjectAltName: { names: [{ uri: `spiffe://${this.trustDomain}` }] },
-    });
+    const { privateKey, publicKey } = generateKeys(options.algorithm);
+    const pem = this.#certify(publicKey, options);
     return new SigningAuthority({
       ...this.#parts,
       certificatePem: pem,
       chainPem: pem + this.#parts.chainPem,
       key: privateKey,
     });
+  }
+
+  certifyIntermediate(csrPem: string, options: Omit<IntermediateOptions, 'algorithm'> = {}): string {
+    return this.#certify(parseCsr(csrPem).publicKey, options) + this.#parts.chainPem;
   }
 
   issue(options: IssueOptions): IssuedIdentity {
@@ -133,6 +124,23 @@ class SigningAuthority implements Authority {
 
   get #issuer() {
     return { key: this.#parts.key, certificate: this.certificatePem };
+  }
+
+  #certify(publicKey: KeyObject, options: Omit<IntermediateOptions, 'algorithm'>): string {
+    const { pathLength = 0, commonName = 'Sallyport intermediate' } = options;
+    if (pathLength >= this.#pathLength) {
+      throw new PkiError('path-length', `this authority has path length ${this.#pathLength}; issue from its parent`);
+    }
+    return buildCertificate({
+      subject: authorityName(this.trustDomain, commonName),
+      subjectPublicKey: publicKey,
+      issuer: this.#issuer,
+      ...validity(options, 30 * DAY_MS, this.notAfter),
+      basicConstraints: { ca: true, pathLength },
+      keyUsage: { bits: AUTHORITY_USAGE },
+      extendedKeyUsage: null,
+      subjectAltName: { names: [{ uri: `spiffe://${this.trustDomain}` }] },
+    }).pem;
   }
 
   #issueFor(publicKey: KeyObject, options: Omit<IssueOptions, 'algorithm'>): IssuedCertificate {
