@@ -88,6 +88,7 @@ export {
   parseMaterial,
 } from './tls/material.js';
 export { MaterialHolder } from './tls/material-holder.js';
+export { pinnedHttpsAgent } from './tls/pinned-agent.js';
 export { handshakeRefusal, type Refusal } from './tls/refusal.js';
 export { isRevoked, revocationKeyOf } from './tls/revocation.js';
 export type { Suspension, TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
