@@ -12,4 +12,7 @@ export { PkiError, type PkiErrorCode } from './errors.js';
 export type { IdentityFiles, IssuedCertificate, IssuedIdentity } from './identity.js';
 export type { KeyAlgorithm } from './keys.js';
 export { createAuthority, openAuthority } from './signing-authority.js';
+export { fromVault } from './sources/vault/from-vault.js';
+export type { FromVaultOptions, VaultAuth, VaultConnectionOptions } from './sources/vault/options.js';
+export { type VaultStoreOptions, vaultSecret, vaultStore } from './sources/vault/secrets.js';
 export { type FromWorkloadApiOptions, fromWorkloadApi } from './sources/workload-api/from-workload-api.js';

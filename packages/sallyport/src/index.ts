@@ -12,3 +12,5 @@ export { type ClientOptions, client, type ServerLimits, type ServerOptions, serv
 export { createService, type SallyportServiceOptions } from './create-service.js';
 // Takes precedence over the one of core: with the registries that need a server.
 export { registry } from './registry.js';
+// Takes precedence over the one of core: with the store of Vault.
+export { secret } from './secret.js';
