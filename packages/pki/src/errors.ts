@@ -15,6 +15,8 @@
  * - `material-refused`: what an authority issued must not be used, e.g. a certificate of another identity.
  * - `passphrase-weak`: too short to guard the key of an authority.
  * - `signer-failed`: a key outside of this process did not sign.
+ * - `store-busy`, `store-damaged`, `store-failed`: the store of an authority is in use, was changed by something else than a
+ *   crash, or cannot be written now.
  * - `file-name`, `file-unreadable`, `file-exposed`, `file-malformed`: a file that is not written, or not trusted.
  */
 export type PkiErrorCode =
@@ -38,6 +40,9 @@ export type PkiErrorCode =
   | 'path-length'
   | 'serial-malformed'
   | 'signer-failed'
+  | 'store-busy'
+  | 'store-damaged'
+  | 'store-failed'
   | 'trust-domain-malformed'
   | 'validity';
 
