@@ -14,7 +14,7 @@ import {
   tls,
   type ViolationId,
 } from '@sallyport/core';
-import { type Authority, createAuthority, type IdentityFiles } from '@sallyport/pki';
+import { type Authority, createAuthority, fromAuthority, fromWorkloadApi, type IdentityFiles } from '@sallyport/pki';
 import { createService, registry, server } from 'sallyport';
 import { Echo } from '../support/echo.js';
 import { freePort, isListening } from '../support/free-port.js';
@@ -181,6 +181,17 @@ const cases: Readonly<Record<Exclude<ViolationId, keyof typeof shownElsewhere>, 
         authority.crl({ revoked: [], number: 1, thisUpdate: Date.now() - 2 * DAY, nextUpdate: Date.now() - DAY }),
       ),
     },
+  })),
+  'authority-plaintext': at('tls.address', ({ authority }) => ({
+    service: {
+      tls: fromAuthority({ address: 'http://127.0.0.1:1', bundle: authority.bundlePem, joinToken: secret.env('PATH') }),
+    },
+  })),
+  'workload-api-exposed': at('tls.socket', () => ({
+    service: { tls: fromWorkloadApi({ socket: 'tcp://10.0.0.5:8081' }) },
+  })),
+  'workload-api-no-identity': at('tls.socket', () => ({
+    service: { tls: fromWorkloadApi({ socket: 'unix:///nowhere/agent.sock', startTimeoutMs: 10 }) },
   })),
   'identity-invalid': at('tls.cert', async ({ issue }) => ({ tls: await issue({ basicConstraints: { ca: true } }) })),
   'identity-mismatch': at('service.tls', () => ({ service: { name: 'other' } })),

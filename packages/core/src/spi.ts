@@ -66,7 +66,7 @@ export type {
 } from './registry/registry.js';
 export { followService, type RegistryView, type RegistryViewOptions } from './registry/view.js';
 export { redactSecrets, rememberSecret } from './secrets/redaction.js';
-export { isSecret } from './secrets/secret.js';
+export { isSecret, SecretUnavailableError } from './secrets/secret.js';
 export { isVersionRange, readyOnly } from './selector/filters.js';
 export {
   type ClientTlsOptions,
@@ -78,7 +78,7 @@ export {
   serverTlsOptions,
   type TlsTrust,
 } from './tls/context.js';
-export { enrolmentAgent, type HttpsAgentOptions, httpsAgent } from './tls/https-agent.js';
+export { enrolmentAgent, type HttpsAgentOptions, httpsAgent, ServerIdentityError } from './tls/https-agent.js';
 export {
   type MaterialContext,
   type ParsedBundle,
@@ -90,9 +90,23 @@ export {
 export { MaterialHolder } from './tls/material-holder.js';
 export { pinnedHttpsAgent } from './tls/pinned-agent.js';
 export { handshakeRefusal, type Refusal } from './tls/refusal.js';
-export { isRevoked, revocationKeyOf } from './tls/revocation.js';
+export {
+  isRevoked,
+  type RevocationList,
+  type RevocationProblem,
+  revocationKeyOf,
+  revocationKeysOf,
+  revocationProblem,
+} from './tls/revocation.js';
 export type { Suspension, TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
-export { type PeerVerdict, type PresentedPeer, presentedPeer, verifyPeer } from './tls/verify-peer.js';
+export {
+  judgeRevocation,
+  type PeerVerdict,
+  type PresentedPeer,
+  presentedPeer,
+  type RevocationVerdict,
+  verifyPeer,
+} from './tls/verify-peer.js';
 export { Metadata, type MetadataInit, type MetadataValue } from './transport/metadata.js';
 export { decodeStatusDetails, encodeStatusDetails } from './transport/status-details.js';
 export type {

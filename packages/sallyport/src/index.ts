@@ -1,4 +1,5 @@
 export * from '@sallyport/core';
+export type { FromAuthorityOptions, FromVaultOptions, FromWorkloadApiOptions } from '@sallyport/pki';
 export { type ConsulPolicyOptions, type ConsulRegistryOptions, consulPolicy } from '@sallyport/registry-consul';
 export {
   type EtcdRegistryOptions,
@@ -14,3 +15,5 @@ export { createService, type SallyportServiceOptions } from './create-service.js
 export { registry } from './registry.js';
 // Takes precedence over the one of core: with the store of Vault.
 export { secret } from './secret.js';
+// Takes precedence over the one of core: with the sources that ask an authority.
+export { tls } from './tls.js';

@@ -112,9 +112,14 @@ function all(sockets: NodeJS.ReadOnlyDict<Socket[]>): Socket[] {
   return Object.values(sockets).flatMap((some) => some ?? []);
 }
 
+/** The server is not who it should be. The message holds what it showed, but no secret. */
+export class ServerIdentityError extends Error {
+  override readonly name = 'ServerIdentityError';
+}
+
 function identityError(certificate: PeerCertificate, expect: IdentityMatcher, trust: TlsTrust): Error | undefined {
   const verdict = verifyPeer({ raw: certificate.raw, verifiedFor: expect.trustDomain }, trust);
-  if (!verdict.ok) return new Error(`the server was refused: ${verdict.detail}`);
+  if (!verdict.ok) return new ServerIdentityError(`the server was refused: ${verdict.detail}`);
   if (expect.matches(verdict.peer.spiffeId)) return undefined;
-  return new Error(`the server is ${verdict.peer.id}, expected ${expect.description}`);
+  return new ServerIdentityError(`the server is ${verdict.peer.id}, expected ${expect.description}`);
 }

@@ -44,7 +44,7 @@ export interface RenewingSourceOptions {
   /** Everything that is wrong with the options. Asks for no certificate. */
   readonly check: () => Promise<readonly Violation[]>;
   /** Called for each first `open`, if `check` has found nothing. */
-  readonly issuer: (clock: Clock) => Issuer;
+  readonly issuer: (clock: Clock) => Issuer | Promise<Issuer>;
   /** How long the first certificate is tried to get while the issuer is unavailable, ms. */
   readonly startTimeoutMs: number;
 }
@@ -84,7 +84,7 @@ export class RenewingSource implements TlsSource {
   async #begin(clock: Clock): Promise<MaterialHolder> {
     const violations = await this.check();
     if (violations.length > 0) throw new InsecureConfigurationError('tls', violations);
-    const issuer = this.#options.issuer(clock);
+    const issuer = await this.#options.issuer(clock);
     const first = await this.#firstOf(issuer, clock);
     const closing = new AbortController();
     const kept = new KeptMaterial(first, {
