@@ -110,9 +110,9 @@ class WorkloadApiSource implements TlsSource {
       const { holder, follower } = await following;
       // While this one waited the last handle may have been closed, and the stream with it.
       if (this.#following !== following) return await this.open(context);
-      const handle = holder.open(context);
-      follower.tellLeftOut();
-      return handle;
+      const { shortcoming } = follower;
+      if (shortcoming !== undefined) context.events.emit('rotation-failed', { detail: shortcoming });
+      return holder.open(context);
     } catch (error) {
       if (this.#following === following) this.#following = undefined;
       throw error;

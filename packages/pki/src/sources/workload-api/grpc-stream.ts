@@ -29,8 +29,9 @@ const FRAME_HEADER_BYTES = 5;
  */
 export function openGrpcStream(options: GrpcStreamOptions): () => void {
   const { endpoint, method, request, onEnd } = options;
+  const socket = connectSocket(endpoint);
   const session = connectHttp2('http://localhost', {
-    createConnection: () => connectSocket(endpoint),
+    createConnection: () => socket,
     settings: { enablePush: false },
   });
   // What follows an identity is no reason for a process to live.
@@ -55,9 +56,11 @@ export function openGrpcStream(options: GrpcStreamOptions): () => void {
   }
   const messages = new MessageReader(options, end);
 
+  // Of one failure the socket tells first and best, then the stream, then the session.
+  socket.on('error', (error: NodeJS.ErrnoException) => end(unreachable(error.code)));
+  stream.on('error', () => undefined);
   session.on('error', (error: NodeJS.ErrnoException) => end(unreachable(error.code)));
   session.on('close', () => end(unreachable()));
-  stream.on('error', (error: NodeJS.ErrnoException) => end(unreachable(error.code)));
   stream.on('response', (headers) => {
     // An answer that consists of its trailers alone.
     if (headers['grpc-status'] !== undefined) end(statusOf(headers));

@@ -58,7 +58,7 @@ export class SvidFollower {
   #holder: MaterialHolder | undefined;
   #inUse: TlsMaterial | undefined;
   #digest = '';
-  /** What was reported last: the same is not said again until something else has happened. */
+  /** What was reported last, empty when all is well: the same is not said again until something else has happened. */
   #reported = '';
   #leftOut: readonly string[] = [];
 
@@ -85,9 +85,9 @@ export class SvidFollower {
     }
   }
 
-  /** Federated bundles that were left out at the start, when there was nobody to tell. */
-  tellLeftOut(): void {
-    if (this.#leftOut.length > 0) this.#report(`federated bundles were left out: ${this.#leftOut.join('; ')}`);
+  /** What is wrong with a part of the material that serves; undefined when nothing is. For whoever opens it. */
+  get shortcoming(): string | undefined {
+    return this.#leftOut.length > 0 ? `federated bundles were left out: ${this.#leftOut.join('; ')}` : undefined;
   }
 
   close(): void {
@@ -189,8 +189,7 @@ export class SvidFollower {
 
   #settled(leftOut: readonly string[]): void {
     this.#leftOut = leftOut;
-    if (leftOut.length > 0) this.tellLeftOut();
-    else this.#reported = '';
+    this.#report(this.shortcoming ?? '');
   }
 
   /** The identity is not ours any more: better no connection than one in its name. */
@@ -211,7 +210,7 @@ export class SvidFollower {
   #report(detail: string): void {
     if (!this.#holder || detail === this.#reported) return;
     this.#reported = detail;
-    this.#holder.failed(detail);
+    if (detail !== '') this.#holder.failed(detail);
   }
 }
 

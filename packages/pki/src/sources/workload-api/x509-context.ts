@@ -1,5 +1,5 @@
 import { createHash, createPrivateKey } from 'node:crypto';
-import { parseSpiffeId, parseTrustDomain } from '@sallyport/core';
+import { parseSpiffeId, parseTrustDomain, SpiffeId } from '@sallyport/core';
 import { DerReader, type PemMaterial, parseBundle, Tag } from '@sallyport/core/spi';
 import { toPem } from '../../pem.js';
 import type { SvidEntry, X509SvidResponse } from './messages.js';
@@ -35,6 +35,8 @@ export function readX509Context(response: X509SvidResponse, selection: Selection
   if (response.svids.length === 0) return invalid('the message has no SVID');
   const incomplete = response.svids.findIndex(isIncomplete);
   if (incomplete !== -1) return invalid(`a mandatory field of the SVID number ${incomplete + 1} is empty`);
+  const nameless = response.svids.findIndex(({ spiffeId }) => SpiffeId.tryParse(spiffeId) === undefined);
+  if (nameless !== -1) return invalid(`what the SVID number ${nameless + 1} is called is not a SPIFFE ID`);
   const chosen = choose(response.svids, selection);
   if (chosen) return offer(chosen, response);
   if (selection.inUse === undefined) return invalid(`none of the SVIDs has the hint ${JSON.stringify(selection.hint)}`);
