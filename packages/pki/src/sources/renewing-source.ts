@@ -104,13 +104,17 @@ export class RenewingSource implements TlsSource {
     const deadline = new AbortController();
     const timer = clock.after(this.#options.startTimeoutMs, () => deadline.abort());
     const backoff = new Backoff({ clock, firstMs: 250 });
+    let reason: unknown;
     try {
       for (;;) {
         try {
           return await issuer.obtain(undefined, deadline.signal);
         } catch (error) {
+          // An attempt that the deadline ended says nothing; the one before it does.
+          if (deadline.signal.aborted) throw reason ?? error;
+          reason = error;
           const mayPass = error instanceof PkiError && error.code === 'issuer-unavailable';
-          if (!mayPass || deadline.signal.aborted) throw error;
+          if (!mayPass) throw error;
           await backoff.wait(deadline.signal);
           if (deadline.signal.aborted) throw error;
         }

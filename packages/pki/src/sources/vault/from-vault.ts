@@ -10,11 +10,15 @@ import {
 } from '@sallyport/core/spi';
 import { type FollowedMaterial, type Issuer, RenewingSource } from '../renewing-source.js';
 import { VaultIssuer } from './issuer.js';
-import { type FromVaultOptions, fromVaultSchema, type ResolvedAuth, type ResolvedFromVault } from './options.js';
+import {
+  type FromVaultOptions,
+  fromVaultSchema,
+  type ResolvedAuth,
+  type ResolvedFromVault,
+  START_TIMEOUT_MS,
+} from './options.js';
 import { VaultRequests } from './requests.js';
 import { VaultSession } from './session.js';
-
-const START_TIMEOUT_MS = 15_000;
 
 /**
  * Certificates from the PKI secrets engine of Vault or OpenBao. The key is made here and never leaves the process; Vault signs
@@ -27,7 +31,7 @@ export function fromVault(options: FromVaultOptions): TlsSource {
   const { value, violations } = parseOptions(fromVaultSchema, options, 'tls');
   return new RenewingSource({
     kind: 'vault',
-    startTimeoutMs: START_TIMEOUT_MS,
+    startTimeoutMs: value?.startTimeoutMs ?? START_TIMEOUT_MS,
     check: async () => (value === undefined ? violations : await checkLocally(value)),
     issuer: (clock) => {
       if (value === undefined) throw new TypeError('these options were refused');

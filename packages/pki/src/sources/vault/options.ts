@@ -47,7 +47,11 @@ export interface FromVaultOptions extends VaultConnectionOptions {
   readonly crl?: boolean;
   /** Time between two looks at roots and lists, ms. At least 1,000; default 60,000. */
   readonly refreshMs?: number;
+  /** How long the first certificate is tried to get while Vault cannot be reached or is sealed, ms. Default 15,000. */
+  readonly startTimeoutMs?: number;
 }
+
+export const START_TIMEOUT_MS = 15_000;
 
 const path = z
   .string()
@@ -107,6 +111,7 @@ export const fromVaultSchema = z
     bundles: z.record(z.string(), path).default({}),
     crl: z.boolean().default(false),
     refreshMs: durationMs({ min: 1000 }).default(60_000),
+    startTimeoutMs: durationMs().default(START_TIMEOUT_MS),
   })
   .transform((options) => ({ ...options, authorities: options.authorities ?? [options.mount] }));
 
