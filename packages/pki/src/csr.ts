@@ -14,7 +14,15 @@ import { type Asn1, integer, oid, sequence, set, tagged } from './asn1.js';
 import { checkName, noRequest, type RequestedExtensions, readAttributes } from './csr-attributes.js';
 import { PkiError } from './errors.js';
 import { subjectAltName } from './extensions.js';
-import { generateKeys, type KeyAlgorithm, privateKeyPem, publicKeyInfo, refuseWeakKey, signed } from './keys.js';
+import {
+  generateKeys,
+  type KeyAlgorithm,
+  type KeyPair,
+  privateKeyPem,
+  publicKeyInfo,
+  refuseWeakKey,
+  signed,
+} from './keys.js';
 import { distinguishedName } from './names.js';
 import { oids } from './oids.js';
 import { fromPem, toPem } from './pem.js';
@@ -48,11 +56,16 @@ const MAX_CSR_CHARACTERS = 16_384;
 
 /** A new key and a PKCS#10 request for it (RFC 2986). Throws a `PkiError` with code `id-malformed`. */
 export function createCsr({ id, algorithm }: CsrOptions = {}): PendingIdentity {
-  const { privateKey, publicKey } = generateKeys(algorithm);
-  const attributes = id === undefined ? [] : [extensionRequest(parseWorkloadId(id).toString())];
+  const keys = generateKeys(algorithm);
+  const pending = { csrPem: createCsrFor(keys, id === undefined ? undefined : parseWorkloadId(id).toString()) };
+  return Object.defineProperty(pending as PendingIdentity, 'privateKeyPem', { value: privateKeyPem(keys.privateKey) });
+}
+
+/** The same for a key that there is already, in PEM; `uri` is the name to ask for. */
+export function createCsrFor({ privateKey, publicKey }: KeyPair, uri?: string): string {
+  const attributes = uri === undefined ? [] : [extensionRequest(uri)];
   const content = sequence(integer(0n), distinguishedName({}), publicKeyInfo(publicKey), tagged(0, ...attributes));
-  const pending = { csrPem: toPem('CERTIFICATE REQUEST', signed(content, privateKey)) };
-  return Object.defineProperty(pending as PendingIdentity, 'privateKeyPem', { value: privateKeyPem(privateKey) });
+  return toPem('CERTIFICATE REQUEST', signed(content, privateKey));
 }
 
 function extensionRequest(uri: string): Asn1 {

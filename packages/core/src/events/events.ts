@@ -41,7 +41,7 @@ export interface EventMap {
   'call-rejected': { peer: string; method: string; status: StatusName; detail: string };
   'connection-closed-by-policy': {
     peer: string;
-    reason: 'revoked' | 'expired' | 'withdrawn' | 'abuse';
+    reason: 'revoked' | 'revocation-unknown' | 'expired' | 'withdrawn' | 'abuse';
     detail: string;
   };
   'registry-record-refused': { target: string; instance: string; detail: string };
@@ -54,10 +54,19 @@ export interface EventMap {
   rotated: { identity: string; serial: string; notAfter: number; generation: number };
   'rotation-failed': { detail: string };
   expiring: { identity: string; notAfter: number; remainingMs: number };
+  /** A revocation list is not renewed. `remainingMs`: until `closesAt`, when nobody below that authority is let in or kept. */
+  'revocation-stale': { authority: string; nextUpdate: number; closesAt: number; remainingMs: number };
   /** No connection is opened or kept until there is new material (`rotated`). */
   'identity-suspended': { identity: string; reason: Suspension['reason']; detail: string };
   'rules-reloaded': { file: string; rules: number };
   'rules-reload-failed': { file: string; detail: string };
+  // The authority as a service
+  'certificate-issued': { identity: string; serial: string; notAfter: number; purpose: 'join-token' | 'renewal' };
+  /** `code` as in the protocol of the authority. */
+  'issuance-refused': { code: string; detail: string; remoteAddress: string; peer?: string };
+  'certificates-revoked': { identity: string; serials: readonly string[]; reason: string; by: string };
+  /** It cannot sign, write or publish now; what it published last stays. */
+  'authority-degraded': { detail: string };
   // Lifecycle
   'service-state': { from: ServiceState; to: ServiceState };
   readiness: { ready: boolean; reasons: readonly string[] };
