@@ -1,12 +1,19 @@
 import { randomInt } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { CallError, type Secret } from '@sallyport/core';
-import { Backoff, type EventSink, rememberSecret, systemClock, type TlsHandle } from '@sallyport/core/spi';
+import {
+  Backoff,
+  type EventSink,
+  rememberSecret,
+  revocationProblem,
+  systemClock,
+  type TlsHandle,
+} from '@sallyport/core/spi';
 import { authenticate, type Method } from './api/messages.js';
 import { type AnswerListener, type CloseStream, Connection } from './connection.js';
 import { describeEndpoint, type EtcdEndpoint } from './endpoint.js';
 import { hasCode, isOutOfReach, isUnauthenticated } from './errors.js';
-import { handshake, ServerRefusedError } from './handshake.js';
+import { handshake, ServerRefusedError, type VerifiedSocket } from './handshake.js';
 import type { ResolvedOptions } from './options.js';
 
 const MEGABYTE = 1024 * 1024;
@@ -162,7 +169,7 @@ export class Cluster {
     });
   }
 
-  async #handshake(tcp: Socket, endpoint: EtcdEndpoint): Promise<Socket> {
+  async #handshake(tcp: Socket, endpoint: EtcdEndpoint): Promise<VerifiedSocket> {
     try {
       return await handshake(tcp, {
         host: endpoint.host,
@@ -195,13 +202,16 @@ export class Cluster {
 
   /**
    * The certificate has changed: the next request goes out with the new one, the old connection finishes what it has. Unless
-   * it may not be used any more.
+   * our identity may not be used any more, or the member's certificate is revoked.
    */
   #renew(): void {
     const old = this.#connection;
     this.#connection = undefined;
-    if (this.#tls.suspended) old?.destroy();
-    else old?.retire(this.#options.timeouts.requestMs);
+    if (!old) return;
+    const { suspended } = this.#tls;
+    const problem = suspended ?? revocationProblem(this.#tls.current(), old.revocationKeys, systemClock.now());
+    if (problem) old.destroy();
+    else old.retire(this.#options.timeouts.requestMs);
   }
 }
 

@@ -2,7 +2,15 @@ import type { Socket } from 'node:net';
 import { isIP } from 'node:net';
 import { checkServerIdentity, connect, type TLSSocket } from 'node:tls';
 import type { HandshakeRefusal, IdentityMatcher } from '@sallyport/core';
-import { clientTlsOptions, handshakeRefusal, presentedPeer, type TlsMaterial, verifyPeer } from '@sallyport/core/spi';
+import {
+  clientTlsOptions,
+  handshakeRefusal,
+  judgeRevocation,
+  type PresentedPeer,
+  presentedPeer,
+  type TlsMaterial,
+  verifyPeer,
+} from '@sallyport/core/spi';
 
 export interface HandshakeOptions {
   /** The host name or address that the server's certificate must name. */
@@ -26,11 +34,17 @@ export class ServerRefusedError extends Error {
   }
 }
 
+export interface VerifiedSocket {
+  readonly socket: TLSSocket;
+  /** Of the server: see `revocationKeysOf` of core. */
+  readonly revocationKeys: readonly string[];
+}
+
 /**
  * TLS 1.3 over an open TCP connection with the workload's certificate: the chain, the host name and, where one is expected,
  * the identity of the server decide before anything is sent. Rejects with ServerRefusedError.
  */
-export function handshake(tcp: Socket, options: HandshakeOptions): Promise<TLSSocket> {
+export function handshake(tcp: Socket, options: HandshakeOptions): Promise<VerifiedSocket> {
   const { host, expect, material, timeoutMs } = options;
   const trustDomain = expect?.trustDomain ?? material.identity.trustDomain;
   if (!material.bundles.has(trustDomain)) {
@@ -51,10 +65,14 @@ export function handshake(tcp: Socket, options: HandshakeOptions): Promise<TLSSo
     socket.once('secureConnect', () => {
       if (socket.alpnProtocol !== 'h2') return refuse('alpn', 'the server does not speak gRPC');
       if (socket.isSessionReused()) return refuse('resumed', 'a resumed session shows no certificate');
-      const stranger = expect && identityProblem(socket, expect, material);
+      const presented = presentedPeer(socket);
+      if (!presented) return refuse('no-certificate', 'the server presented no certificate');
+      const stranger = expect && identityProblem(presented, expect, material);
       if (stranger) return refuse(stranger.reason, stranger.message, stranger.presented);
+      const revocation = judgeRevocation(presented, trustDomain, material);
+      if (!revocation.ok) return refuse(revocation.reason, revocation.detail);
       settle();
-      resolve(socket);
+      resolve({ socket, revocationKeys: revocation.revocationKeys });
     });
     socket.once('error', failed);
     socket.once('close', closed);
@@ -84,12 +102,10 @@ export function handshake(tcp: Socket, options: HandshakeOptions): Promise<TLSSo
 }
 
 function identityProblem(
-  socket: TLSSocket,
+  presented: PresentedPeer,
   expect: IdentityMatcher,
   material: TlsMaterial,
 ): ServerRefusedError | undefined {
-  const presented = presentedPeer(socket);
-  if (!presented) return new ServerRefusedError('no-certificate', 'the server presented no certificate');
   const verdict = verifyPeer({ ...presented, verifiedFor: expect.trustDomain }, material);
   if (!verdict.ok) return new ServerRefusedError(verdict.reason, verdict.detail, verdict.peer);
   const { peer } = verdict;

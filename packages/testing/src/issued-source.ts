@@ -19,6 +19,8 @@ export interface IssuedMaterial {
   readonly bundles?: Readonly<Record<string, string>>;
   /** Revocation lists: one for each issuer in the chain, the root included. */
   readonly crlPems?: readonly string[];
+  /** How long the lists count after their time, ms. Left out: 0. */
+  readonly revocationGraceMs?: number;
 }
 
 /** A TLS source in memory, for tests: holds what it is given, and swaps it when it is told to. */
@@ -61,7 +63,7 @@ export class IssuedSource implements TlsSource {
     return material;
   }
 
-  #parse({ identity, bundlePem, bundles, crlPems }: IssuedMaterial, now: number) {
+  #parse({ identity, bundlePem, bundles, crlPems, revocationGraceMs = 0 }: IssuedMaterial, now: number) {
     return parseMaterial(
       {
         cert: identity.certificatePem,
@@ -70,7 +72,7 @@ export class IssuedSource implements TlsSource {
         bundles: bundles ?? {},
         crl: crlPems ?? [],
       },
-      { generation: this.#generation, now },
+      { generation: this.#generation, now, revocationGraceMs },
     );
   }
 }

@@ -8,9 +8,10 @@ import {
   type ConnectionPool,
   type ConnectTarget,
   type EventMap,
-  isRevoked,
+  every,
   type OutgoingCall,
   type PeerIdentity,
+  revocationProblem,
   Status,
   type Timer,
   type TlsMaterial,
@@ -24,6 +25,10 @@ import { GrpcChannel } from './grpc/client-lane.js';
 import { HandshakeRefusedError, handshake } from './handshake.js';
 import { type ClientLane, type LaneName, protocolOf } from './lane.js';
 
+/** How often connections are checked for their age and for certificates that end, ms. */
+const PATROL_MS = 1000;
+/** The part of the time to its end that a connection has for its last calls, if the grace is not shorter. */
+const DRAIN_SHARE = 0.1;
 /** The handshake's own timeout speaks first, because it knows why. */
 const LAST_WORD_MS = 50;
 
@@ -44,11 +49,13 @@ export class Pool implements ConnectionPool {
   /** Replaced ones whose calls are still running. */
   readonly #retired = new Set<PooledConnection>();
   readonly #unsubscribe: () => void;
+  readonly #patrol: Timer;
   #closed = false;
 
   constructor(host: ClientHost, options: ResolvedClientOptions, lanes: readonly LaneName[]) {
     this.#context = { host, options, lanes, wheel: new DeadlineWheel(), plainPeers: new Set() };
     this.#unsubscribe = host.tls.onChange((material) => this.#follow(material));
+    this.#patrol = every(host.clock, PATROL_MS, () => this.#inspect());
   }
 
   live(target: ConnectTarget): Connection | undefined {
@@ -85,6 +92,7 @@ export class Pool implements ConnectionPool {
   async close(): Promise<void> {
     this.#closed = true;
     this.#unsubscribe();
+    this.#patrol.cancel();
     for (const connection of [...this.#connections.values(), ...this.#retired]) connection.destroy();
     this.#connections.clear();
     this.#retired.clear();
@@ -112,8 +120,20 @@ export class Pool implements ConnectionPool {
 
   #follow(material: TlsMaterial): void {
     for (const connection of [...this.#connections.values(), ...this.#retired]) connection.judge(material);
-    for (const connection of this.#connections.values()) this.#retire(connection);
-    this.#connections.clear();
+    this.#retireWhere((connection) => connection.ended || connection.outdated);
+  }
+
+  #inspect(): void {
+    for (const connection of [...this.#connections.values(), ...this.#retired]) connection.endInTime();
+    this.#retireWhere((connection) => connection.ended || connection.old);
+  }
+
+  #retireWhere(condition: (connection: PooledConnection) => boolean): void {
+    for (const [key, connection] of this.#connections) {
+      if (!condition(connection)) continue;
+      this.#connections.delete(key);
+      this.#retire(connection);
+    }
   }
 
   #retire(connection: PooledConnection): void {
@@ -124,6 +144,8 @@ export class Pool implements ConnectionPool {
 
 class PooledConnection implements Connection {
   readonly target: ConnectTarget;
+  /** Whether it was ended for good, whatever its calls. */
+  ended = false;
   readonly #context: PoolContext;
   readonly #material: TlsMaterial;
   #lane: ClientLane | undefined;
@@ -134,7 +156,9 @@ class PooledConnection implements Connection {
   #tcp: Socket | undefined;
   #socket: TLSSocket | undefined;
   #peer: PeerIdentity | undefined;
-  #revocationKey: string | undefined;
+  #revocationKeys: readonly string[] = [];
+  /** When it is to be replaced; ms since the epoch. */
+  #oldAt = Number.POSITIVE_INFINITY;
   #attempt: Promise<void> | undefined;
   #lastFailure = 'nobody answers';
   #onIdle: (() => void) | undefined;
@@ -179,6 +203,16 @@ class PooledConnection implements Connection {
     return this.#material !== this.#context.host.tls.current();
   }
 
+  /** Its time is up: another one takes the calls to come, and the running ones have a while. */
+  get old(): boolean {
+    return this.#context.host.clock.now() >= this.#oldAt;
+  }
+
+  /** When the first of the two certificates it was opened with ends; ms since the epoch. */
+  get #endsAt(): number {
+    return Math.min(this.#material.notAfter, this.#peer?.notAfter ?? Number.POSITIVE_INFINITY);
+  }
+
   /** Joins the attempt under way, or starts one; the attempt outlives an impatient call, because others may have joined it. */
   ready(deadlineAt: number): Promise<void> {
     if (this.usable) return Promise.resolve();
@@ -216,13 +250,18 @@ class PooledConnection implements Connection {
   /** Ends the connection at once when the server's certificate has been revoked, or our own may not be used any more. */
   judge(material: TlsMaterial): void {
     const { suspended } = this.#context.host.tls;
-    if (suspended) this.#evict(suspended.reason, suspended.detail);
-    else if (this.#revocationKey !== undefined && isRevoked(material, this.#revocationKey)) {
-      this.#evict('revoked', `serial ${this.peer.serial}`);
-    }
+    const problem = suspended ?? revocationProblem(material, this.#revocationKeys, this.#context.host.clock.now());
+    if (problem) this.#evict(problem);
+  }
+
+  /** No connection outlives the certificates it was opened with, whatever calls are still running. */
+  endInTime(): void {
+    if (this.#peer === undefined || this.#context.host.clock.now() + PATROL_MS <= this.#endsAt) return;
+    this.#evict({ reason: 'expired', detail: 'a certificate it was opened with expires' });
   }
 
   destroy(): void {
+    this.ended = true;
     this.#grace?.cancel();
     this.#lane?.close();
     this.#grpc?.close();
@@ -324,6 +363,13 @@ class PooledConnection implements Connection {
     throw new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`);
   }
 
+  #replacementTime(): number {
+    const { options, host } = this.#context;
+    const now = host.clock.now();
+    const lead = Math.min(options.rotationGraceMs, (this.#endsAt - now) * DRAIN_SHARE);
+    return Math.min(now + options.maxConnectionAgeMs, this.#endsAt - lead);
+  }
+
   get #address(): string {
     const { host, port } = this.target.endpoint;
     return `${host}:${port}`;
@@ -331,7 +377,7 @@ class PooledConnection implements Connection {
 
   async #handshake(tcp: Socket, protocols: readonly string[], deadlineAt: number): Promise<TLSSocket> {
     try {
-      const { socket, peer, revocationKey } = await handshake(tcp, {
+      const { socket, peer, revocationKeys } = await handshake(tcp, {
         target: this.target,
         material: this.#material,
         protocols,
@@ -339,7 +385,8 @@ class PooledConnection implements Connection {
       });
       this.#socket = socket;
       this.#peer = peer;
-      this.#revocationKey = revocationKey;
+      this.#revocationKeys = revocationKeys;
+      this.#oldAt = this.#replacementTime();
       return socket;
     } catch (error) {
       this.#refused(error);
@@ -349,8 +396,9 @@ class PooledConnection implements Connection {
     }
   }
 
-  #evict(reason: EventMap['connection-closed-by-policy']['reason'], detail: string): void {
-    if (this.#peer) {
+  #evict({ reason, detail }: Pick<EventMap['connection-closed-by-policy'], 'reason' | 'detail'>): void {
+    // Once: what was ended is looked at again until its calls have heard of it.
+    if (this.#peer && !this.ended) {
       const peer = this.#peer.id;
       this.#context.host.events.emit('connection-closed-by-policy', { peer, reason, detail });
     }

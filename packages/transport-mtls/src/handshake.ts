@@ -1,4 +1,3 @@
-import { X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
 import {
@@ -8,7 +7,6 @@ import {
   handshakeRefusal,
   type PeerIdentity,
   presentedPeer,
-  revocationKeyOf,
   type TlsMaterial,
   verifyPeer,
 } from '@sallyport/core/spi';
@@ -29,7 +27,8 @@ export class HandshakeRefusedError extends Error {
 export interface VerifiedSocket {
   readonly socket: TLSSocket;
   readonly peer: PeerIdentity;
-  readonly revocationKey: string;
+  /** See `revocationKeysOf`. */
+  readonly revocationKeys: readonly string[];
 }
 
 export interface HandshakeOptions {
@@ -72,12 +71,12 @@ export function handshake(tcp: Socket, options: HandshakeOptions): Promise<Verif
       if (!presented) return refuse('no-certificate', 'the server presented no certificate');
       const verdict = verifyPeer({ ...presented, verifiedFor: trustDomain }, material);
       if (!verdict.ok) return refuse(verdict.reason, verdict.detail, verdict.peer);
-      const { peer } = verdict;
+      const { peer, revocationKeys } = verdict;
       if (!target.expect.matches(peer.spiffeId)) {
         return refuse('wrong-identity', `${peer.id} answered, expected ${target.expect.description}`, peer.id);
       }
       settle();
-      resolve({ socket, peer, revocationKey: revocationKeyOf(new X509Certificate(presented.raw)) });
+      resolve({ socket, peer, revocationKeys });
     });
     socket.once('error', failed);
     socket.once('close', closed);

@@ -1,4 +1,3 @@
-import { X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import {
@@ -8,12 +7,11 @@ import {
   every,
   type HandshakeRefusal,
   handshakeRefusal,
-  isRevoked,
   type Listener,
   type PeerIdentity,
   type PeerVerdict,
   presentedPeer,
-  revocationKeyOf,
+  revocationProblem,
   type ServerHost,
   serverTlsOptions,
   type Timer,
@@ -24,8 +22,10 @@ import { FloodGuard, maxUnexplainedOfPeer } from './flood-guard.js';
 import type { LaneConnection, MakeServerLane, ServerLane } from './lane.js';
 import { isWildcard, type ResolvedServerOptions } from './server-options.js';
 
-/** How often connections are checked for floods and expired certificates, ms. */
+/** How often connections are checked for floods and certificates that end, ms. */
 const PATROL_MS = 1000;
+/** The part of the time to its end that a connection has for its last calls, if the grace is not shorter. */
+const DRAIN_SHARE = 0.1;
 /** How long whoever was closed for abuse stays outside: else the next connection would go on where the last one ended. */
 const BARRED_MS = 10_000;
 
@@ -44,18 +44,22 @@ interface Accepted {
   readonly identity: PeerIdentity;
   readonly guard: FloodGuard;
   readonly lane: LaneConnection;
-  readonly revocationKey: string;
-  expired: boolean;
+  readonly revocationKeys: readonly string[];
+  /** When the first of the two certificates it was opened with ends; ms since the epoch. */
+  readonly endsAt: number;
+  /** When the peer is asked to come again, so that its calls have ended by then. */
+  readonly drainAt: number;
+  draining: boolean;
 }
 
 interface Admission {
   readonly ok: true;
   readonly lane: ServerLane;
   readonly identity: PeerIdentity;
-  readonly revocationKey: string;
+  readonly revocationKeys: readonly string[];
 }
 
-type Eviction = EventMap['connection-closed-by-policy']['reason'];
+type Eviction = Pick<EventMap['connection-closed-by-policy'], 'reason' | 'detail'>;
 type Refusal = Extract<PeerVerdict, { ok: false }>;
 
 /** The one door: TCP, TLS 1.3 with a client certificate, identity, ALPN; then the lane of that protocol takes over. */
@@ -197,7 +201,7 @@ class TlsListener implements Listener {
     if (!presented) return refusal('no-certificate', 'the client presented no certificate');
     const verdict = verifyPeer(presented, this.#host.tls.current());
     if (!verdict.ok) return verdict;
-    const { peer: identity } = verdict;
+    const { peer: identity, revocationKeys } = verdict;
     if (this.#barred.has(identity.id)) {
       return refusal('abuse', 'a connection of this identity was closed for abuse a moment ago', identity.id);
     }
@@ -205,16 +209,28 @@ class TlsListener implements Listener {
     if (open >= this.#options.limits.maxConnectionsPerPeer) {
       return refusal('too-many-connections', `${open} connections of this identity are open`, identity.id);
     }
-    return { ok: true, lane, identity, revocationKey: revocationKeyOf(new X509Certificate(presented.raw)) };
+    return { ok: true, lane, identity, revocationKeys };
   }
 
-  #serve(socket: TLSSocket, { lane, identity, revocationKey }: Admission): void {
+  #serve(socket: TLSSocket, { lane, identity, revocationKeys }: Admission): void {
+    const { maxConnectionAgeMs, maxConnectionAgeGraceMs } = this.#options.limits;
     const guard = new FloodGuard(this.#options.limits.maxMessageBytes);
     this.#perPeer.set(identity.id, (this.#perPeer.get(identity.id) ?? 0) + 1);
     const connection = lane.accept(socket, { identity, guard });
-    this.#accepted.set(socket, { identity, guard, lane: connection, revocationKey, expired: false });
-    const { maxConnectionAgeMs, maxConnectionAgeGraceMs } = this.#options.limits;
-    const age = this.#host.clock.after(spreadAge(maxConnectionAgeMs), () => connection.drain(maxConnectionAgeGraceMs));
+    const { clock, tls } = this.#host;
+    const endsAt = Math.min(identity.notAfter, tls.current().notAfter);
+    const lead = Math.min(maxConnectionAgeGraceMs, (endsAt - clock.now()) * DRAIN_SHARE);
+    const drainAt = endsAt - lead;
+    this.#accepted.set(socket, {
+      identity,
+      guard,
+      lane: connection,
+      revocationKeys,
+      endsAt,
+      drainAt,
+      draining: false,
+    });
+    const age = clock.after(spreadAge(maxConnectionAgeMs), () => connection.drain(maxConnectionAgeGraceMs));
     socket.on('error', (error) => this.#failed(error, identity));
     socket.once('close', () => {
       age.cancel();
@@ -226,20 +242,20 @@ class TlsListener implements Listener {
     });
   }
 
-  /** New material: new handshakes use it at once; peers that it revokes leave at once, and without material everybody. */
+  /** New handshakes use new material at once; whoever must not stay leaves at once, and without an identity everybody. */
   #follow(material: TlsMaterial): void {
     const { suspended } = this.#host.tls;
     if (suspended) {
-      for (const [socket, { identity }] of this.#accepted) {
-        this.#evict(socket, identity, suspended.reason, suspended.detail);
-      }
+      for (const [socket, { identity }] of this.#accepted) this.#evict(socket, identity, suspended);
       for (const socket of this.#sockets) socket.destroy();
       return;
     }
     // setSecureContext resets whatever it is not given again, the minimum version among it.
     this.#server.setSecureContext(serverTlsOptions(material));
-    for (const [socket, { identity, revocationKey }] of this.#accepted) {
-      if (isRevoked(material, revocationKey)) this.#evict(socket, identity, 'revoked', `serial ${identity.serial}`);
+    const now = this.#host.clock.now();
+    for (const [socket, { identity, revocationKeys }] of this.#accepted) {
+      const problem = revocationProblem(material, revocationKeys, now);
+      if (problem) this.#evict(socket, identity, problem);
     }
   }
 
@@ -248,18 +264,15 @@ class TlsListener implements Listener {
     for (const [id, until] of this.#barred) if (until <= now) this.#barred.delete(id);
     const floods = this.#floods();
     for (const [socket, accepted] of this.#accepted) {
-      const { identity, lane } = accepted;
+      const { identity, lane, drainAt, endsAt } = accepted;
       if (floods.has(accepted)) {
         this.#barred.set(identity.id, now + BARRED_MS);
-        this.#evict(socket, identity, 'abuse', 'flood of frames that carry no call');
-      } else if (now > identity.notAfter && !accepted.expired) {
-        accepted.expired = true;
-        this.#host.events.emit('connection-closed-by-policy', {
-          peer: identity.id,
-          reason: 'expired',
-          detail: 'the certificate it was opened with has expired',
-        });
-        lane.drain(this.#options.limits.maxConnectionAgeGraceMs);
+        this.#evict(socket, identity, { reason: 'abuse', detail: 'flood of frames that carry no call' });
+      } else if (now + PATROL_MS > endsAt) {
+        this.#evict(socket, identity, { reason: 'expired', detail: 'a certificate it was opened with expires' });
+      } else if (now >= drainAt && !accepted.draining) {
+        accepted.draining = true;
+        lane.drain(endsAt - now);
       }
     }
   }
@@ -283,7 +296,7 @@ class TlsListener implements Listener {
     this.#host.events.emit('connection-closed-by-policy', { peer: id, reason: 'abuse', detail: error.message });
   }
 
-  #evict(socket: TLSSocket, identity: PeerIdentity, reason: Eviction, detail: string): void {
+  #evict(socket: TLSSocket, identity: PeerIdentity, { reason, detail }: Eviction): void {
     this.#host.events.emit('connection-closed-by-policy', { peer: identity.id, reason, detail });
     socket.destroy();
   }

@@ -26,7 +26,7 @@ export interface ClientTlsOptions {
 }
 
 /** Whom to trust, without an identity of one's own. */
-export type TlsTrust = Pick<TlsMaterial, 'bundles' | 'crls' | 'revoked'>;
+export type TlsTrust = Pick<TlsMaterial, 'bundles' | 'crls' | 'revoked'> & Partial<Pick<TlsMaterial, 'lists'>>;
 
 const serverOptions = new WeakMap<TlsMaterial, ServerTlsOptions>();
 const clientContexts = new WeakMap<TlsMaterial, Map<string, SecureContext>>();

@@ -1,11 +1,13 @@
 import { Agent, type RequestOptions } from 'node:https';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { type ConnectionOptions, checkServerIdentity, connect, type PeerCertificate } from 'node:tls';
+import { type ConnectionOptions, checkServerIdentity, connect, type PeerCertificate, type TLSSocket } from 'node:tls';
+import { systemClock } from '../clock.js';
 import type { IdentityMatcher } from '../identity/matcher.js';
 import { clientTlsOptions, enrolmentTlsOptions, type TlsTrust } from './context.js';
-import type { TlsHandle } from './source.js';
-import { verifyPeer } from './verify-peer.js';
+import { revocationProblem } from './revocation.js';
+import type { TlsHandle, TlsMaterial } from './source.js';
+import { judgeRevocation, type PresentedPeer, presentedPeer, verifyPeer } from './verify-peer.js';
 
 export interface HttpsAgentOptions {
   /**
@@ -52,7 +54,7 @@ class AnonymousAgent extends Agent {
     return connect({
       ...(options as ConnectionOptions),
       ...enrolmentTlsOptions(this.#trust, this.#expect.trustDomain),
-      checkServerIdentity: (_host, certificate) => identityError(certificate, this.#expect, this.#trust),
+      checkServerIdentity: (_host, certificate) => identityError({ raw: certificate.raw }, this.#expect, this.#trust),
     });
   }
 }
@@ -62,6 +64,8 @@ class FollowingAgent extends Agent {
   readonly #expect: IdentityMatcher | undefined;
   readonly #alsoHostName: boolean;
   readonly #unsubscribe: () => void;
+  /** Of the servers behind open connections: see `revocationKeysOf`. */
+  readonly #revocationKeys = new WeakMap<Socket, readonly string[]>();
 
   constructor(handle: TlsHandle, { expect, alsoHostName = false, maxSockets = 16 }: HttpsAgentOptions) {
     // A resumed session shows no certificate, and Node then skips the identity check.
@@ -83,16 +87,12 @@ class FollowingAgent extends Agent {
       return undefined;
     }
     const material = this.#handle.current();
-    const expect = this.#expect;
-    return connect({
+    const socket: TLSSocket = connect({
       ...(options as ConnectionOptions),
-      ...clientTlsOptions(material, expect?.trustDomain ?? material.identity.trustDomain),
-      checkServerIdentity: expect
-        ? (host, certificate) =>
-            identityError(certificate, expect, material) ??
-            (this.#alsoHostName ? checkServerIdentity(host, certificate) : undefined)
-        : checkServerIdentity,
+      ...clientTlsOptions(material, this.#trustDomain(material)),
+      checkServerIdentity: (host, certificate) => this.#problemWith(socket, host, certificate, material),
     });
+    return socket;
   }
 
   override destroy(): void {
@@ -100,11 +100,40 @@ class FollowingAgent extends Agent {
     super.destroy();
   }
 
-  /** No later request gets a connection of the old certificate: idle ones end now, busy ones as soon as they are free. */
+  #trustDomain({ identity }: TlsMaterial): string {
+    return this.#expect?.trustDomain ?? identity.trustDomain;
+  }
+
+  #problemWith(
+    socket: TLSSocket,
+    host: string,
+    certificate: PeerCertificate,
+    material: TlsMaterial,
+  ): Error | undefined {
+    const presented = presentedPeer(socket) ?? { raw: certificate.raw };
+    const trustDomain = this.#trustDomain(material);
+    const stranger = this.#expect && identityError(presented, this.#expect, material);
+    const misnamed = this.#expect && !this.#alsoHostName ? undefined : checkServerIdentity(host, certificate);
+    if (stranger ?? misnamed) return stranger ?? misnamed;
+    const revocation = judgeRevocation(presented, trustDomain, material);
+    if (!revocation.ok) return new ServerIdentityError(`the server was refused: ${revocation.detail}`);
+    this.#revocationKeys.set(socket, revocation.revocationKeys);
+    return undefined;
+  }
+
+  /**
+   * No later request gets a connection of the old certificate: idle ones end now, busy ones as soon as they are free; at once
+   * if the server is revoked, or our own identity may not be used any more.
+   */
   #retire(): void {
+    const material = this.#handle.current();
+    const mustEnd = (socket: Socket) =>
+      this.#handle.suspended ?? revocationProblem(material, this.#revocationKeys.get(socket) ?? [], systemClock.now());
     for (const socket of all(this.freeSockets)) socket.destroy();
-    if (this.#handle.suspended) for (const socket of all(this.sockets)) socket.destroy();
-    for (const socket of all(this.sockets)) socket.prependOnceListener('free', () => socket.destroy());
+    for (const socket of all(this.sockets)) {
+      if (mustEnd(socket)) socket.destroy();
+      else socket.prependOnceListener('free', () => socket.destroy());
+    }
   }
 }
 
@@ -117,8 +146,8 @@ export class ServerIdentityError extends Error {
   override readonly name = 'ServerIdentityError';
 }
 
-function identityError(certificate: PeerCertificate, expect: IdentityMatcher, trust: TlsTrust): Error | undefined {
-  const verdict = verifyPeer({ raw: certificate.raw, verifiedFor: expect.trustDomain }, trust);
+function identityError(presented: PresentedPeer, expect: IdentityMatcher, trust: TlsTrust): Error | undefined {
+  const verdict = verifyPeer({ ...presented, verifiedFor: expect.trustDomain }, trust);
   if (!verdict.ok) return new ServerIdentityError(`the server was refused: ${verdict.detail}`);
   if (expect.matches(verdict.peer.spiffeId)) return undefined;
   return new ServerIdentityError(`the server is ${verdict.peer.id}, expected ${expect.description}`);

@@ -1,29 +1,42 @@
-import { type Clock, MAX_TIMER_MS, type Timer } from '../clock.js';
+import type { Clock, Timer } from '../clock.js';
 import type { EventMap } from '../events/events.js';
+import { authorityName, isInGrace, type RevocationList } from './revocation.js';
 import type { Suspension, TlsContext, TlsHandle, TlsMaterial } from './source.js';
+import { successionProblem } from './succession.js';
 
 /** Parts of the lifetime left at which an identity that was not renewed is worth an event. */
 const EXPIRY_MARKS = [0.5, 0.25, 0.1];
+/** Likewise of a revocation list: the first two come before its time is over, the last one when it is. */
+const LIST_MARKS = [0.25, 0.1, 0];
+/** The longest time between two looks at the clock: it may jump, and a machine may sleep. */
+const LOOK_MS = 10_000;
 
 /**
  * The material of one source and the handles that are open on it: for authors of sources. A source puts new material in
- * with `replace`, takes it away with `withdraw` and reports failures with `failed`; handles, events and the watch over
- * expiry are done here.
+ * with `replace`, takes it away with `withdraw` and reports failures with `failed`; handles, events and the watch over the
+ * end of certificates and lists are done here.
  */
 export class MaterialHolder {
   readonly #handles = new Set<Handle>();
   readonly #clock: Clock;
   readonly #onLastClose: () => void;
+  /** As the source gave it. */
+  #given: TlsMaterial;
+  /** As it is used: see `#inForce`. */
   #current: TlsMaterial;
   #withdrawn: Suspension | undefined;
-  #expiry: Timer | undefined;
+  /** When the clock was looked at last, ms since the epoch. */
+  #lookedAt: number;
+  #timer: Timer | undefined;
 
   /** `onLastClose` is called when the last handle was closed: release what follows the source. */
   constructor(first: TlsMaterial, clock: Clock, onLastClose: () => void) {
-    this.#current = first;
     this.#clock = clock;
     this.#onLastClose = onLastClose;
-    this.#awaitNextMark();
+    this.#given = first;
+    this.#current = this.#inForce();
+    this.#lookedAt = clock.now();
+    this.#schedule();
   }
 
   get current(): TlsMaterial {
@@ -37,16 +50,30 @@ export class MaterialHolder {
   open(context: TlsContext): TlsHandle {
     const handle = new Handle(this, context, () => this.#closed(handle));
     this.#handles.add(handle);
-    if (this.#clock.now() >= this.#markAt(0)) handle.report('expiring', this.#expiring());
+    const now = this.#clock.now();
+    if (expiryMarks(this.#given).some((at) => at <= now)) handle.report('expiring', this.#expiring(now));
+    for (const list of this.#given.lists) {
+      if (listMarks(list).some((at) => at <= now)) handle.report('revocation-stale', staleness(list, now));
+    }
     if (this.#withdrawn) handle.report('identity-suspended', this.#suspension(this.#withdrawn));
     return handle;
   }
 
-  /** Swaps the material as a whole, then tells every handle. Lifts a withdrawal. */
-  replace(material: TlsMaterial): void {
-    this.#current = material;
+  /**
+   * Swaps the material as a whole, then tells every handle. Lifts a withdrawal. False when it must not follow the current one:
+   * it is of another identity, or holds an older revocation list; that is reported, and the last good material stays.
+   */
+  replace(material: TlsMaterial): boolean {
+    const problem = successionProblem(material, this.#given);
+    if (problem !== undefined) {
+      this.failed(problem);
+      return false;
+    }
+    this.#given = material;
+    this.#current = this.#inForce();
     this.#withdrawn = undefined;
-    this.#awaitNextMark();
+    this.#lookedAt = this.#clock.now();
+    this.#schedule();
     this.#tellHandles();
     this.#report('rotated', {
       identity: material.identity.toString(),
@@ -54,6 +81,7 @@ export class MaterialHolder {
       notAfter: material.notAfter,
       generation: material.generation,
     });
+    return true;
   }
 
   /**
@@ -76,43 +104,76 @@ export class MaterialHolder {
     for (const handle of this.#handles) handle.changed(this.#current);
   }
 
-  #report<T extends 'rotated' | 'rotation-failed' | 'expiring' | 'identity-suspended'>(
-    type: T,
-    fields: EventMap[T],
-  ): void {
+  #report<T extends HolderEvent>(type: T, fields: EventMap[T]): void {
     for (const handle of this.#handles) handle.report(type, fields);
   }
 
   #closed(handle: Handle): void {
     if (!this.#handles.delete(handle) || this.#handles.size > 0) return;
-    this.#expiry?.cancel();
+    this.#timer?.cancel();
     this.#onLastClose();
   }
 
-  #awaitNextMark(): void {
-    this.#expiry?.cancel();
-    const now = this.#clock.now();
-    const next = EXPIRY_MARKS.map((_, index) => this.#markAt(index)).find((at) => at > now);
-    if (next === undefined) return;
-    this.#expiry = this.#clock.after(Math.min(next - now, MAX_TIMER_MS), () => {
-      if (this.#clock.now() >= next) this.#report('expiring', this.#expiring());
-      this.#awaitNextMark();
-    });
+  /** OpenSSL refuses everybody on a list that is past its time: in the grace it gets none, and `verifyPeer` goes by them. */
+  #inForce(): TlsMaterial {
+    const given = this.#given;
+    return isInGrace(given.lists, this.#clock.now()) ? Object.freeze({ ...given, crls: [] }) : given;
   }
 
-  #markAt(index: number): number {
-    const { notBefore, notAfter } = this.#current;
-    return notAfter - (notAfter - notBefore) * (EXPIRY_MARKS[index] ?? 0);
+  /** Tells what has happened since the last look; a clock that was set back tells it again when the time comes. */
+  #look(): void {
+    const now = this.#clock.now();
+    const since = this.#lookedAt;
+    const passed = (at: number) => since < at && at <= now;
+    this.#lookedAt = now;
+    if (expiryMarks(this.#given).some(passed)) this.#report('expiring', this.#expiring(now));
+    const { lists } = this.#given;
+    for (const list of lists) {
+      if (listMarks(list).some(passed)) this.#report('revocation-stale', staleness(list, now));
+    }
+    if (this.#adoptGrace() || lists.some(({ closesAt }) => passed(closesAt))) this.#tellHandles();
+    this.#schedule();
+  }
+
+  /** True when OpenSSL has to be told anew. */
+  #adoptGrace(): boolean {
+    const next = this.#inForce();
+    if (next.crls.length === this.#current.crls.length) return false;
+    this.#current = next;
+    return true;
+  }
+
+  #schedule(): void {
+    this.#timer?.cancel();
+    const now = this.#clock.now();
+    const moments = [...expiryMarks(this.#given), ...this.#given.lists.flatMap(listMarks)];
+    const next = Math.min(...moments.filter((at) => at > now));
+    this.#timer = this.#clock.after(Math.min(next - now, LOOK_MS), () => this.#look());
   }
 
   #suspension({ reason, detail }: Suspension): EventMap['identity-suspended'] {
-    return { identity: this.#current.identity.toString(), reason, detail };
+    return { identity: this.#given.identity.toString(), reason, detail };
   }
 
-  #expiring(): EventMap['expiring'] {
-    const { identity, notAfter } = this.#current;
-    return { identity: identity.toString(), notAfter, remainingMs: Math.max(0, notAfter - this.#clock.now()) };
+  #expiring(now: number): EventMap['expiring'] {
+    const { identity, notAfter } = this.#given;
+    return { identity: identity.toString(), notAfter, remainingMs: Math.max(0, notAfter - now) };
   }
+}
+
+type HolderEvent = 'rotated' | 'rotation-failed' | 'expiring' | 'revocation-stale' | 'identity-suspended';
+
+function expiryMarks({ notBefore, notAfter }: TlsMaterial): number[] {
+  return EXPIRY_MARKS.map((left) => notAfter - (notAfter - notBefore) * left);
+}
+
+function listMarks({ thisUpdate, nextUpdate, closesAt }: RevocationList): number[] {
+  return [...LIST_MARKS.map((left) => nextUpdate - (nextUpdate - thisUpdate) * left), closesAt];
+}
+
+function staleness(list: RevocationList, now: number): EventMap['revocation-stale'] {
+  const { nextUpdate, closesAt } = list;
+  return { authority: authorityName(list), nextUpdate, closesAt, remainingMs: Math.max(0, closesAt - now) };
 }
 
 class Handle implements TlsHandle {
