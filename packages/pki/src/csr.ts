@@ -1,4 +1,4 @@
-import { createPublicKey, type KeyObject, verify } from 'node:crypto';
+import { type KeyObject, verify } from 'node:crypto';
 import {
   bitStringOf,
   contextTag,
@@ -20,6 +20,7 @@ import {
   type KeyPair,
   privateKeyPem,
   publicKeyInfo,
+  readPublicKey,
   refuseWeakKey,
   signed,
 } from './keys.js';
@@ -126,8 +127,10 @@ function readContent(content: Uint8Array): { publicKey: KeyObject; requested: Re
   const info = fields.read(Tag.SEQUENCE);
   const attributes = fields.read(contextTag(0, 'constructed'));
   fields.end();
-  const publicKey = createPublicKey({ key: Buffer.from(info.bytes), type: 'spki', format: 'der' });
-  return { publicKey, requested: attributes.content.length === 0 ? noRequest : readAttributes(attributes) };
+  return {
+    publicKey: readPublicKey(info.bytes),
+    requested: attributes.content.length === 0 ? noRequest : readAttributes(attributes),
+  };
 }
 
 /** Parameters are absent, or the NULL that RSA writes (RFC 4055 section 5, RFC 5758 section 3.2, RFC 8410 section 3). */
