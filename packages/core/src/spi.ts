@@ -99,6 +99,7 @@ export {
   revocationProblem,
 } from './tls/revocation.js';
 export type { Suspension, TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
+export { successionProblem } from './tls/succession.js';
 export {
   judgeRevocation,
   type PeerVerdict,

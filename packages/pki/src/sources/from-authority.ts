@@ -17,6 +17,7 @@ export function fromAuthority(options: FromAuthorityOptions): TlsSource {
   return new RenewingSource({
     kind: 'authority',
     startTimeoutMs: value?.startTimeoutMs ?? 0,
+    revocationGraceMs: value?.revocationGraceMs ?? 0,
     check: async () => (value === undefined ? violations : await findings(value)),
     async issuer(clock) {
       const { pin, violations: found } = value === undefined ? { pin: undefined, violations } : await readPin(value);

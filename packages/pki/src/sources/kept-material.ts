@@ -4,18 +4,20 @@ import {
   MaterialHolder,
   type PemMaterial,
   parseMaterial,
+  successionProblem,
   type TlsMaterial,
 } from '@sallyport/core/spi';
 import { PkiError } from '../errors.js';
-import { listRollback } from './list-rollback.js';
 
 /** Whom to trust: what may change without a new certificate. */
 export type PemTrust = Pick<PemMaterial, 'ca' | 'bundles' | 'crl'>;
 
 export interface KeepOptions {
   readonly clock: Clock;
+  /** How long revocation lists count after their time, ms. */
+  readonly revocationGraceMs: number;
   /** Why a valid certificate must not be used, e.g. because its identity was not asked for. */
-  readonly objection?: ((material: TlsMaterial) => string | undefined) | undefined;
+  readonly objection: (material: TlsMaterial) => string | undefined;
   /** Nobody uses the material any more. */
   readonly onLastClose: () => void;
 }
@@ -33,7 +35,7 @@ export class KeptMaterial {
   constructor(first: PemMaterial, options: KeepOptions) {
     this.#options = options;
     this.#pem = first;
-    this.holder = new MaterialHolder(this.#judged(first), options.clock, options.onLastClose);
+    this.holder = new MaterialHolder(this.#judged(first, 1), options.clock, options.onLastClose);
   }
 
   /**
@@ -41,9 +43,10 @@ export class KeptMaterial {
    * `PkiError` with code `material-refused`; the last good material stays.
    */
   renewed(pem: PemMaterial): void {
-    const overtaken = listRollback(this.#pem, pem) !== undefined;
-    const { ca, bundles, crl } = overtaken ? this.#pem : pem;
-    this.#adopt({ ...pem, ca, bundles, crl });
+    const { ca, bundles, crl } = this.#pem;
+    const material = this.#next(pem);
+    if (this.#succession(material) === undefined) this.#adopt(pem, material);
+    else this.#follow({ ...pem, ca, bundles, crl });
   }
 
   /**
@@ -52,36 +55,43 @@ export class KeptMaterial {
    * replays an old list brings revoked peers back.
    */
   trusted({ ca, bundles, crl }: PemTrust): void {
-    const next = { ...this.#pem, ca, bundles, crl };
-    if (JSON.stringify(next) === JSON.stringify(this.#pem)) return;
-    const rollback = listRollback(this.#pem, next);
-    if (rollback !== undefined) throw refused(rollback);
-    this.#adopt(next);
+    const pem = { ...this.#pem, ca, bundles, crl };
+    if (JSON.stringify(pem) !== JSON.stringify(this.#pem)) this.#follow(pem);
   }
 
-  #adopt(pem: PemMaterial): void {
-    const material = this.#judged(pem, this.holder.current);
+  #follow(pem: PemMaterial): void {
+    const material = this.#next(pem);
+    const problem = this.#succession(material);
+    if (problem !== undefined) throw refused(problem);
+    this.#adopt(pem, material);
+  }
+
+  #adopt(pem: PemMaterial, material: TlsMaterial): void {
     this.#pem = pem;
     this.holder.replace(material);
   }
 
-  #judged(pem: PemMaterial, current?: TlsMaterial): TlsMaterial {
-    const generation = (current?.generation ?? 0) + 1;
-    const { material, violations } = parseMaterial(pem, { generation, now: this.#options.clock.now() });
+  #succession(next: TlsMaterial): string | undefined {
+    const { current } = this.holder;
+    if (current.lists.length > 0 && next.lists.length === 0) return 'the revocation lists are gone';
+    return successionProblem(next, current);
+  }
+
+  #next(pem: PemMaterial): TlsMaterial {
+    return this.#judged(pem, this.holder.current.generation + 1);
+  }
+
+  #judged(pem: PemMaterial, generation: number): TlsMaterial {
+    const { clock, revocationGraceMs, objection } = this.#options;
+    const { material, violations } = parseMaterial(pem, { generation, now: clock.now(), revocationGraceMs });
     if (material === undefined) {
       const problems = violations.map(({ problem }) => problem).join('; ');
       throw refused(problems, new InsecureConfigurationError('the material of the authority', violations));
     }
-    const objection = this.#options.objection?.(material) ?? identityProblem(material, current);
-    if (objection !== undefined) throw refused(objection);
+    const problem = objection(material);
+    if (problem !== undefined) throw refused(problem);
     return material;
   }
-}
-
-/** A service is one identity for as long as it lives: its registration and the rules of its peers name it. */
-function identityProblem({ identity }: TlsMaterial, current: TlsMaterial | undefined): string | undefined {
-  if (current === undefined || current.identity.equals(identity)) return undefined;
-  return `the new certificate belongs to ${identity}, this is ${current.identity}`;
 }
 
 function refused(problem: string, cause?: InsecureConfigurationError): PkiError {

@@ -47,6 +47,8 @@ export interface RenewingSourceOptions {
   readonly issuer: (clock: Clock) => Issuer | Promise<Issuer>;
   /** How long the first certificate is tried to get while the issuer is unavailable, ms. */
   readonly startTimeoutMs: number;
+  /** How long revocation lists count after their time, ms. Left out: not at all. */
+  readonly revocationGraceMs?: number | undefined;
 }
 
 /**
@@ -89,6 +91,7 @@ export class RenewingSource implements TlsSource {
     const closing = new AbortController();
     const kept = new KeptMaterial(first, {
       clock,
+      revocationGraceMs: this.#options.revocationGraceMs ?? 0,
       objection: (material) => issuer.objection?.(material),
       onLastClose: () => {
         this.#running = undefined;

@@ -1,14 +1,6 @@
 import type { Agent } from 'node:https';
 import type { IdentityMatcher } from '@sallyport/core';
-import {
-  enrolmentAgent,
-  httpsAgent,
-  parseCrl,
-  systemClock,
-  type TlsMaterial,
-  type TlsTrust,
-} from '@sallyport/core/spi';
-import { fromPem } from '../../pem.js';
+import { enrolmentAgent, httpsAgent, systemClock, type TlsMaterial, type TlsTrust } from '@sallyport/core/spi';
 import { type Issued, issuedSchema, paths, type Update } from '../../service/protocol.js';
 import { Deadline } from '../deadline.js';
 import { askFor, askForJson, type Door, strange, translated } from './exchange.js';
@@ -97,11 +89,11 @@ function agentOf(current: TlsMaterial, authority: IdentityMatcher): Agent {
 const UNCHANGING = { suspended: undefined, onChange: () => () => {}, close: () => {} };
 
 /**
- * Lists that have run out refuse everybody, and with them the authority that has the new ones: without those lists OpenSSL
- * still verifies its chain, and `verifyPeer` that it was not revoked.
+ * Lists that have run out refuse everybody, and with them the authority that has the new ones: it is then verified like at
+ * enrolment, and still refused if the old lists name it.
  */
 function reachable(material: TlsMaterial): TlsMaterial {
   const now = Date.now();
-  const current = material.crls.every((pem) => parseCrl(fromPem('X509 CRL', pem)).nextUpdate > now);
-  return current ? material : { ...material, crls: [] };
+  const current = material.lists.every(({ nextUpdate }) => nextUpdate > now);
+  return current ? material : { ...material, crls: [], lists: [] };
 }

@@ -26,6 +26,8 @@ export interface FromAuthorityOptions {
   readonly requestTimeoutMs?: number;
   /** How often bundle and revocation lists are fetched even if the authority announces no change, ms. Default 60,000. */
   readonly pollMs?: number;
+  /** How long revocation lists count after their `nextUpdate`, ms. Default 0: then nobody is let in until there is a new one. */
+  readonly revocationGraceMs?: number;
 }
 
 const PEM = /-----BEGIN /;
@@ -57,6 +59,7 @@ const schema = z.strictObject({
   startTimeoutMs: durationMs({ max: 3_600_000 }).default(30_000),
   requestTimeoutMs: durationMs({ min: 100, max: 600_000 }).default(10_000),
   pollMs: durationMs({ min: 100 }).default(60_000),
+  revocationGraceMs: z.union([z.literal(0), durationMs()]).default(0),
 });
 
 export type ResolvedAuthority = z.output<typeof schema>;
