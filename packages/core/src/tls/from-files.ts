@@ -59,6 +59,8 @@ export interface TrustFilesOptions {
   readonly bundles?: Readonly<Record<string, string>>;
   /** Revocation lists: a current one for each issuer, the root included. Left out: no lists are used. */
   readonly crl?: string | readonly string[];
+  /** How long revocation lists count after their `nextUpdate`, ms. Default 0; then nobody gets in any more. */
+  readonly revocationGraceMs?: number;
   /** How often to look at the files even if the system reports no change. Default 5 s. */
   readonly pollMs?: number;
 }
@@ -86,6 +88,7 @@ interface ResolvedFiles {
   readonly ca: string;
   readonly bundles: Readonly<Record<string, string>>;
   readonly crl: readonly string[];
+  readonly revocationGraceMs: number;
   readonly pollMs: number;
 }
 
@@ -104,6 +107,7 @@ const caPath = z
 const trust = {
   bundles: z.record(z.string(), path).default({}),
   crl: z.union([path.transform((one) => [one]), z.array(path).min(1)]).default([]),
+  revocationGraceMs: z.union([z.literal(0), durationMs()]).default(0),
   pollMs: durationMs({ min: 10 }).default(5_000),
 };
 
@@ -152,7 +156,7 @@ class FileSource implements TlsSource {
   }
 
   async check(): Promise<readonly Violation[]> {
-    const { violations } = await loadFiles(this.#files, { generation: 0, now: systemClock.now() });
+    const { violations } = await this.#load(0, systemClock.now());
     return violations;
   }
 
@@ -169,8 +173,13 @@ class FileSource implements TlsSource {
     }
   }
 
+  #load(generation: number, now: number): Promise<LoadedMaterial> {
+    const { revocationGraceMs } = this.#files;
+    return loadFiles(this.#files, { generation, now, revocationGraceMs });
+  }
+
   async #follow(clock: Clock): Promise<MaterialHolder> {
-    const load = () => loadFiles(this.#files, { generation: this.#generation + 1, now: clock.now() });
+    const load = () => this.#load(this.#generation + 1, clock.now());
     const follower = new FileFollower({
       clock,
       retryMs: this.#files.pollMs,
