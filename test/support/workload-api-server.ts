@@ -139,3 +139,9 @@ export function certificatesDer(pem: string): Buffer {
   const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
   return Buffer.concat(blocks.map((block) => new X509Certificate(block).raw));
 }
+
+/** One list an entry. */
+export function listsDer(pems: readonly string[]): Buffer[] {
+  const blocks = pems.flatMap((pem) => pem.match(/-----BEGIN X509 CRL-----[^-]+-----END X509 CRL-----/g) ?? []);
+  return blocks.map((block) => Buffer.from(block.replaceAll(/-----[^-]+-----|\s/g, ''), 'base64'));
+}

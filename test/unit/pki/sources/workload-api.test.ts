@@ -12,6 +12,7 @@ import { temporaryFolder } from '../../../support/temporary-folder.js';
 import {
   type Answer,
   certificatesDer,
+  listsDer,
   type SvidMessage,
   svidMessage,
   svidOf,
@@ -132,14 +133,11 @@ describe('the Workload API as a source', () => {
   });
 
   it('brings the revocation lists of the message', async () => {
-    const crl = (serials: string[]) =>
-      Buffer.from(
-        authority.crl({ revoked: serials.map((serial) => ({ serial })) }).replaceAll(/-----[^-]+-----|\s/g, ''),
-        'base64',
-      );
     const revoked = authority.issue({ id: OTHER_ID });
-    const serial = new X509Certificate(revoked.certificatePem).serialNumber;
-    await using world = await agent({ svids: [svidOf(authority, ID)], crl: [crl([serial])] });
+    await using world = await agent({
+      svids: [svidOf(authority, ID)],
+      crl: listsDer([authority.crl({ revoked: [revoked.serial] })]),
+    });
 
     const handle = await world.open();
 

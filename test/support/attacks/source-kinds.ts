@@ -1,0 +1,62 @@
+import { join } from 'node:path';
+import { fromWorkloadApi } from '@sallyport/pki';
+import type { IssuedMaterial, Mesh, MeshServiceOptions } from '@sallyport/testing';
+import { temporaryFolder } from '../temporary-folder.js';
+import {
+  certificatesDer,
+  listsDer,
+  type SvidResponseMessage,
+  svidMessage,
+  WorkloadApiServer,
+} from '../workload-api-server.js';
+
+/** A source of identities, with somebody behind it who issues them. */
+export interface SourceKind {
+  readonly name: string;
+  /** For one service of the mesh, with a first leaf ready. */
+  open(m: Mesh, service: string): Promise<SuppliedSource>;
+}
+
+export interface SuppliedSource extends AsyncDisposable {
+  /** Options of a service in the mesh: the mesh itself would use its own source. */
+  readonly asOptions: MeshServiceOptions;
+  /** Issues a new leaf and puts it behind the source, with these parts; it is taken up as soon as the source notices. */
+  supply(parts: Partial<IssuedMaterial>): void;
+}
+
+/** Every source through which the threats of the handshake are shown again. */
+export const sourceKinds: readonly SourceKind[] = [
+  {
+    name: 'the Workload API',
+    async open(m, service) {
+      const folder = temporaryFolder();
+      const server = new WorkloadApiServer(join(folder.path, 'agent.sock'), svidResponse(m, service));
+      await server.start();
+      return {
+        asOptions: { tls: fromWorkloadApi({ socket: server.address }) } as MeshServiceOptions,
+        supply: (parts) => server.say(svidResponse(m, service, parts)),
+        async [Symbol.asyncDispose]() {
+          await server.stop();
+          folder[Symbol.dispose]();
+        },
+      };
+    },
+  },
+];
+
+function issue(m: Mesh, service: string, parts: Partial<IssuedMaterial>): IssuedMaterial {
+  const { authority } = m;
+  return { identity: authority.issue({ id: m.id(service) }), bundlePem: authority.bundlePem, ...parts };
+}
+
+function svidResponse(m: Mesh, service: string, parts: Partial<IssuedMaterial> = {}): SvidResponseMessage {
+  const { identity, bundlePem, bundles = {}, crlPems = [] } = issue(m, service, parts);
+  const federated = Object.entries(bundles).map(
+    ([domain, pem]) => [`spiffe://${domain}`, certificatesDer(pem)] as const,
+  );
+  return {
+    svids: [svidMessage({ bundlePem }, identity, m.id(service))],
+    crl: listsDer(crlPems),
+    federated_bundles: Object.fromEntries(federated),
+  };
+}
