@@ -155,12 +155,10 @@ describe('an older revocation list', () => {
 
     world.rotate(stock.service, { crlPems: [older] });
 
-    const [failed] = of(stock.events, 'rotation-failed');
     assert.match(
-      failed?.detail ?? '',
-      /the revocation list of O=test.sallyport, CN=Sallyport root is older than the one in use/,
+      failedRotations(stock.events).join(),
+      /^the revocation list of O=test.sallyport, CN=Sallyport root is older than the one in use$/,
     );
-    assert.equal(of(stock.events, 'rotated').length, rotations);
     await failureOf(callAs(world, credentials));
     assert.deepEqual([...new Set(refusals(stock.events))], ['revoked']);
   });
