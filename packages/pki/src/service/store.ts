@@ -105,9 +105,7 @@ export class Store {
     if (this.#closed) return Promise.reject(new PkiError('store-failed', 'the store is closed'));
     return new Promise((resolve, reject) => {
       this.#waiting.push({ at: this.#options.clock.now(), fact, entry, resolve, reject });
-      this.#writing ??= this.#writeAll().finally(() => {
-        this.#writing = undefined;
-      });
+      this.#writing ??= this.#writeAll();
     });
   }
 
@@ -122,6 +120,8 @@ export class Store {
         for (const { reject } of batch) reject(error);
       }
     }
+    // In the same turn in which nothing waited: whoever comes later starts anew.
+    this.#writing = undefined;
   }
 
   async #writeBatch(batch: readonly Write[]): Promise<void> {
