@@ -28,6 +28,8 @@ const tables: readonly { readonly type: string; readonly source: string; readonl
   })),
   { type: 'VaultConnectionOptions', source: 'pki/src/sources/vault/options.ts', page: 'tls' },
   { type: 'FromVaultOptions', source: 'pki/src/sources/vault/options.ts', page: 'tls' },
+  { type: 'FromWorkloadApiOptions', source: 'pki/src/sources/workload-api/from-workload-api.ts', page: 'workload-api' },
+  { type: 'FromAuthorityOptions', source: 'pki/src/sources/authority/options.ts', page: 'tls' },
   { type: 'LocalRegistryOptions', source: 'core/src/registry/local.ts', page: 'registries' },
   { type: 'InstanceRecord', source: 'core/src/registry/registry.ts', page: 'registries' },
   { type: 'RegistryConformanceOptions', source: 'testing/src/registry-conformance.ts', page: 'registries' },
