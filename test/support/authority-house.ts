@@ -16,7 +16,7 @@ import {
 import { type TemporaryFolder, temporaryFolder } from './temporary-folder.js';
 
 export const DOMAIN = 'prod.acme';
-const PASSPHRASE = 'a passphrase of thirty-two chars';
+export const PASSPHRASE = 'a passphrase of thirty-two chars';
 const DAY_MS = 86_400_000;
 
 /** What an authority needs before it can run, made as its operators would make it. */
