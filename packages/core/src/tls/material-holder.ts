@@ -8,6 +8,12 @@ import { successionProblem } from './succession.js';
 const EXPIRY_MARKS = [0.5, 0.25, 0.1];
 /** Likewise of a revocation list: the first two come before its time is over, the last one when it is. */
 const LIST_MARKS = [0.25, 0.1, 0];
+/**
+ * By so much authorities set the begin back, for clocks that run late: that part was never of use. Of short-lived ones it would
+ * be nearly all.
+ */
+const BACKDATED_MS = 60_000;
+const MAX_BACKDATED = 2 / 3;
 /** The longest time between two looks at the clock: it may jump, and a machine may sleep. */
 const LOOK_MS = 10_000;
 
@@ -164,11 +170,17 @@ export class MaterialHolder {
 type HolderEvent = 'rotated' | 'rotation-failed' | 'expiring' | 'revocation-stale' | 'identity-suspended';
 
 function expiryMarks({ notBefore, notAfter }: TlsMaterial): number[] {
-  return EXPIRY_MARKS.map((left) => notAfter - (notAfter - notBefore) * left);
+  return marks(EXPIRY_MARKS, notBefore, notAfter);
 }
 
 function listMarks({ thisUpdate, nextUpdate, closesAt }: RevocationList): number[] {
-  return [...LIST_MARKS.map((left) => nextUpdate - (nextUpdate - thisUpdate) * left), closesAt];
+  return [...marks(LIST_MARKS, thisUpdate, nextUpdate), closesAt];
+}
+
+function marks(parts: readonly number[], begin: number, end: number): number[] {
+  const lifetime = end - begin;
+  const served = lifetime - Math.min(BACKDATED_MS, lifetime * MAX_BACKDATED);
+  return parts.map((left) => end - served * left);
 }
 
 function staleness(list: RevocationList, now: number): EventMap['revocation-stale'] {
