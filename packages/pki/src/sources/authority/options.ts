@@ -20,11 +20,11 @@ export interface FromAuthorityOptions {
   readonly id?: string;
   /** SPIFFE ID of the authority. Default `/sallyport/authority` in the trust domain of the bundle. */
   readonly expect?: string;
-  /** How long enrolment is tried at the start while the authority is away, ms. Default 30,000. */
+  /** How long enrolment is tried at the start while the authority is away. Default 30 s. */
   readonly startTimeoutMs?: number;
-  /** One request to the authority, ms. Default 10,000. */
+  /** One request to the authority. Default 10 s. */
   readonly requestTimeoutMs?: number;
-  /** How often bundle and revocation lists are fetched even if the authority announces no change, ms. Default 60,000. */
+  /** How often bundle and revocation lists are fetched even if the authority announces no change. Default 60 s. */
   readonly pollMs?: number;
   /** How long revocation lists count after their `nextUpdate`, ms. Default 0: then nobody is let in until there is a new one. */
   readonly revocationGraceMs?: number;
