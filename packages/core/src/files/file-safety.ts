@@ -4,6 +4,7 @@ import { isAbsolute, join, sep } from 'node:path';
 
 /** Keys, bundles and revocation lists are far smaller; whatever is larger is something else. */
 export const MAX_FILE_BYTES = 4 * 1024 * 1024;
+const PERMISSION_DENIED = 'permission denied';
 /** As Linux. */
 const MAX_LINKS = 40;
 /** Windows has neither modes nor owners that Node could see. */
@@ -78,7 +79,7 @@ export async function readSafeBytes(path: string, expected: FileExpectations): P
 
 /** What the volume's definition must say, because nobody can chmod what is mounted. */
 function withKubernetesRemedy({ danger, problem }: FileFinding): FileFinding {
-  if (danger === 'replaceable') return { danger, problem };
+  if (danger !== 'exposed' && !problem.endsWith(PERMISSION_DENIED)) return { danger, problem };
   const remedy = 'in the volume of the pod set defaultMode: 0400 and, for a user other than root, fsGroup';
   return { danger, problem: `${problem} (${remedy})` };
 }
@@ -141,7 +142,7 @@ async function walk(path: string, way: Way): Promise<void> {
 function reasonOf(error: unknown): string {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   if (code === 'ENOENT' || code === 'ENOTDIR') return 'there is no such file';
-  if (code === 'EACCES' || code === 'EPERM') return 'permission denied';
+  if (code === 'EACCES' || code === 'EPERM') return PERMISSION_DENIED;
   return code === '' ? 'it cannot be read' : `it cannot be read (${code})`;
 }
 
