@@ -83,7 +83,7 @@ class WorkloadApiSource implements TlsSource {
   readonly kind = 'workload-api';
   readonly #options: ResolvedOptions;
   #following: Promise<Following> | undefined;
-  /** When a start that is under way gives up, whoever asks: a service asks for violations first, then opens. */
+  /** When a start that is under way gives up, by the system's clock: a service asks for violations first, then opens. */
   #deadlineAt: number | undefined;
 
   constructor(options: ResolvedOptions) {
@@ -93,7 +93,7 @@ class WorkloadApiSource implements TlsSource {
   async check(): Promise<readonly Violation[]> {
     const follower = this.#follower(systemClock);
     try {
-      await follower.start(this.#deadline(systemClock), () => undefined);
+      await follower.start(this.#deadline(), () => undefined);
       return [];
     } catch (error) {
       if (error instanceof InsecureConfigurationError) return error.violations;
@@ -132,7 +132,7 @@ class WorkloadApiSource implements TlsSource {
         resolve({ holder, follower });
         return holder;
       };
-      follower.start(this.#deadline(clock), adopt).catch(reject);
+      follower.start(this.#deadline(), adopt).catch(reject);
     });
   }
 
@@ -141,8 +141,8 @@ class WorkloadApiSource implements TlsSource {
     return new SvidFollower({ endpoint, hint, startTimeoutMs, clock });
   }
 
-  #deadline(clock: Clock): number {
-    this.#deadlineAt ??= clock.now() + this.#options.startTimeoutMs;
+  #deadline(): number {
+    this.#deadlineAt ??= Date.now() + this.#options.startTimeoutMs;
     return this.#deadlineAt;
   }
 }

@@ -19,6 +19,8 @@ import { type Offer, readX509Context, type X509Context } from './x509-context.js
 const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
 /** An agent on the same machine answers in milliseconds; one that is this slow is broken. */
 const MAX_MESSAGE_TIMEOUT_MS = 10_000;
+/** Of the bundles that were left out, this many are named. */
+const MAX_TOLD = 8;
 const FIRST_RETRY_MS = 200;
 const MAX_RETRY_MS = 10_000;
 
@@ -69,7 +71,7 @@ export class SvidFollower {
 
   /**
    * Resolves when there is a first material and it was adopted. While the API is out of reach or has no identity for this
-   * process it is asked again until `deadlineAt` (ms since the epoch), at least once. Throws InsecureConfigurationError; it
+   * process it is asked again until `deadlineAt` (by `Date.now`), at least once. Throws InsecureConfigurationError; it
    * is closed then.
    */
   async start(deadlineAt: number, adopt: Adopt): Promise<void> {
@@ -87,7 +89,9 @@ export class SvidFollower {
 
   /** What is wrong with a part of the material that serves; undefined when nothing is. For whoever opens it. */
   get shortcoming(): string | undefined {
-    return this.#leftOut.length > 0 ? `federated bundles were left out: ${this.#leftOut.join('; ')}` : undefined;
+    const { length } = this.#leftOut;
+    if (length === 0) return undefined;
+    return `${length} federated bundles were left out: ${this.#leftOut.slice(0, MAX_TOLD).join('; ')}`;
   }
 
   close(): void {
@@ -175,16 +179,20 @@ export class SvidFollower {
     if (material.identity.toString() !== spiffeId) {
       return [noIdentity(`the certificate of ${spiffeId} belongs to ${material.identity}`)];
     }
-    this.#inUse = material;
-    this.#digest = digest;
-    if (this.#start) {
-      this.#holder = this.#start.adopt(material);
-      this.#start.resolve();
-      this.#start = undefined;
-    } else {
-      this.#holder?.replace(material);
+    if (this.#adopt(material)) {
+      this.#inUse = material;
+      this.#digest = digest;
     }
     return [];
+  }
+
+  /** False when it must not follow what is in use, of which the holder tells. */
+  #adopt(material: TlsMaterial): boolean {
+    if (!this.#start) return this.#holder?.replace(material) ?? false;
+    this.#holder = this.#start.adopt(material);
+    this.#start.resolve();
+    this.#start = undefined;
+    return true;
   }
 
   #settled(leftOut: readonly string[]): void {
@@ -195,12 +203,13 @@ export class SvidFollower {
   /** The identity is not ours any more: better no connection than one in its name. */
   #withdraw(detail: string): void {
     this.#digest = '';
+    this.#reported = '';
     this.#holder?.withdraw(detail);
   }
 
   /** The last good material stays. Before the first one, `final` says that waiting is not worth it. */
   #failed(violations: readonly Violation[], final: boolean): void {
-    if (this.#start && (final || this.#options.clock.now() >= this.#start.deadlineAt)) {
+    if (this.#start && (final || Date.now() >= this.#start.deadlineAt)) {
       this.close();
       this.#start.reject(new InsecureConfigurationError('tls', violations));
     }
