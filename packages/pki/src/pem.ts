@@ -12,9 +12,9 @@ export function toPem(label: PemLabel, der: Uint8Array): string {
 /** The one block of a text that holds nothing else, in lines of at most 76 characters. Throws otherwise. */
 export function fromPem(label: PemLabel, pem: string): Buffer {
   const block = new RegExp(
-    `^-----BEGIN ${label}-----\\r?\\n((?:[A-Za-z0-9+/=]{1,76}\\r?\\n)+)-----END ${label}-----$`,
+    `^(?:\\r?\\n)*-----BEGIN ${label}-----\\r?\\n((?:[A-Za-z0-9+/=]{1,76}\\r?\\n)+)-----END ${label}-----$`,
   );
-  const base64 = block.exec(pem.trim())?.[1]?.replaceAll(/[\r\n]/g, '');
+  const base64 = block.exec(pem.trimEnd())?.[1]?.replaceAll(/[\r\n]/g, '');
   const der = Buffer.from(base64 ?? '', 'base64');
   // Node skips what is no base64 in silence; then this is not what others read.
   if (base64 === undefined || der.toString('base64') !== base64) {
