@@ -23,10 +23,14 @@ export type Answer = (heard: Heard, response: ServerResponse) => unknown;
 export interface ScriptedAuthorityOptions {
   /** Of the leaves. Default one hour. */
   readonly ttlMs?: number;
-  /** The identity it shows itself. */
+  /** The identity it shows itself. Default that of the authority of its trust domain. */
   readonly id?: string;
-  /** Joins its leaves to the root. Default: a root of its own. */
+  /** The identity that its tokens stand for. */
+  readonly workload?: string;
+  /** Default: a root of its own. */
   readonly root?: Authority;
+  /** Signs the leaves. Default: an authority below the root. */
+  readonly issuing?: Authority;
   /** Publishes revocation lists. Default false. */
   readonly lists?: boolean;
 }
@@ -47,16 +51,19 @@ export class ScriptedAuthority implements AsyncDisposable {
   streams = 0;
   readonly #answers = new Map<string, Answer>();
   readonly #id: string;
+  readonly #workload: string;
   readonly #streams = new Set<ServerResponse>();
   readonly #sockets = new Set<TLSSocket>();
   #servers: Server[] = [];
   #ports: [number, number] = [0, 0];
 
-  private constructor({ ttlMs = 3_600_000, id = AUTHORITY, root, lists = false }: ScriptedAuthorityOptions) {
+  private constructor(options: ScriptedAuthorityOptions) {
+    const { ttlMs = 3_600_000, workload = WEB, root, lists = false } = options;
     this.root = root ?? createAuthority({ trustDomain: DOMAIN });
-    this.issuing = this.root.intermediate();
+    this.issuing = options.issuing ?? this.root.intermediate();
     this.ttlMs = ttlMs;
-    this.#id = id;
+    this.#id = options.id ?? `spiffe://${this.root.trustDomain}/sallyport/authority`;
+    this.#workload = workload;
     this.trust = { bundle: this.root.bundlePem, crls: lists ? this.listsOf([]) : [] };
   }
 
@@ -128,7 +135,7 @@ export class ScriptedAuthority implements AsyncDisposable {
 
   /** What a good authority answers to a request for a certificate. */
   issued(csr: string, options: Partial<IssueOptions> = {}): object {
-    const { certificatePem } = this.issuing.issueForCsr(csr, { id: WEB, ttlMs: this.ttlMs, ...options });
+    const { certificatePem } = this.issuing.issueForCsr(csr, { id: this.#workload, ttlMs: this.ttlMs, ...options });
     return { certificate: certificatePem, ...this.trust, renewal: { port: this.#ports[1] } };
   }
 

@@ -1,6 +1,8 @@
 import { join } from 'node:path';
-import { fromWorkloadApi } from '@sallyport/pki';
+import { secret } from '@sallyport/core';
+import { fromAuthority, fromWorkloadApi } from '@sallyport/pki';
 import type { IssuedMaterial, Mesh, MeshServiceOptions } from '@sallyport/testing';
+import { ScriptedAuthority, TOKEN } from '../scripted-authority.js';
 import { temporaryFolder } from '../temporary-folder.js';
 import {
   certificatesDer,
@@ -13,6 +15,8 @@ import {
 /** A source of identities, with somebody behind it who issues them. */
 export interface SourceKind {
   readonly name: string;
+  /** Whether it brings bundles of other trust domains by itself. */
+  readonly federates: boolean;
   /** For one service of the mesh, with a first leaf ready. */
   open(m: Mesh, service: string): Promise<SuppliedSource>;
 }
@@ -28,6 +32,7 @@ export interface SuppliedSource extends AsyncDisposable {
 export const sourceKinds: readonly SourceKind[] = [
   {
     name: 'the Workload API',
+    federates: true,
     async open(m, service) {
       const folder = temporaryFolder();
       const server = new WorkloadApiServer(join(folder.path, 'agent.sock'), svidResponse(m, service));
@@ -39,6 +44,25 @@ export const sourceKinds: readonly SourceKind[] = [
           await server.stop();
           folder[Symbol.dispose]();
         },
+      };
+    },
+  },
+  {
+    name: 'the authority',
+    federates: false,
+    async open(m, service) {
+      const { authority: root } = m;
+      const authority = await ScriptedAuthority.start({ root, issuing: root, workload: m.id(service) });
+      const source = fromAuthority({
+        address: authority.address,
+        bundle: root.bundlePem,
+        joinToken: secret.from({ get: async () => TOKEN }, 'join token'),
+      });
+      return {
+        asOptions: { tls: source } as MeshServiceOptions,
+        supply: ({ bundlePem: bundle = root.bundlePem, crlPems: crls = [] }) =>
+          authority.publish({ bundle, crls: [...crls] }),
+        [Symbol.asyncDispose]: () => authority.stop(),
       };
     },
   },

@@ -24,8 +24,12 @@ export async function followTrust(
   let failures = 0;
   while (!signal.aborted) {
     const current = kept.current();
-    // With the certificate its connection ends as well.
-    const lifeMs = Math.max(Math.min(pollMs, current.notAfter - clock.now()), 0);
+    // With the certificate its connection ends as well; one that has expired opens none.
+    const lifeMs = Math.min(pollMs, current.notAfter - clock.now());
+    if (lifeMs <= 0) {
+      await backoff.wait(signal);
+      continue;
+    }
     const poll = new Deadline(signal, clock, lifeMs);
     try {
       for await (const update of updates(current, poll.signal)) {
@@ -39,7 +43,7 @@ export async function followTrust(
     } finally {
       poll.end();
     }
-    if (!poll.passed || lifeMs === 0) await backoff.wait(signal);
+    if (!poll.passed) await backoff.wait(signal);
   }
 }
 
