@@ -134,6 +134,11 @@ export function svidMessage(
   };
 }
 
+/** The bytes of a message. */
+export function encodeResponse(message: SvidResponseMessage): Uint8Array {
+  return fetchX509Svid.responseSerialize(message);
+}
+
 /** One after the other, as the Workload API sends them. */
 export function certificatesDer(pem: string): Buffer {
   const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];

@@ -4,14 +4,16 @@ import { createServer as createPlainHttp2 } from 'node:http2';
 import { join } from 'node:path';
 import type { Violation } from '@sallyport/core';
 import { InsecureConfigurationError } from '@sallyport/core';
-import { systemClock, type TlsHandle } from '@sallyport/core/spi';
+import { systemClock, type TlsHandle, type TlsMaterial } from '@sallyport/core/spi';
 import { type Authority, createAuthority, fromWorkloadApi } from '@sallyport/pki';
 import { eventually } from '../../../support/eventually.js';
+import { mutations } from '../../../support/mutations.js';
 import { ManualClock, RecordedEvents } from '../../../support/registry-context.js';
 import { temporaryFolder } from '../../../support/temporary-folder.js';
 import {
   type Answer,
   certificatesDer,
+  encodeResponse,
   listsDer,
   type SvidMessage,
   svidMessage,
@@ -27,6 +29,7 @@ const START_TIMEOUT_MS = 5_000;
 
 describe('the Workload API as a source', () => {
   const authority = createAuthority({ trustDomain: 'a.test' });
+  const partnerBundle = certificatesDer(createAuthority({ trustDomain: 'b.test' }).bundlePem);
 
   it('takes certificate, key and bundles from a message', async () => {
     const partner = createAuthority({ trustDomain: 'b.test' });
@@ -240,6 +243,24 @@ describe('the Workload API as a source', () => {
         await eventually(() => assert.deepEqual(handle.current().leaf.raw, Buffer.from(next.x509_svid)));
       });
     }
+
+    it('changes nothing but what is signed when messages are damaged on the way', async () => {
+      const seed = Math.floor(Math.random() * 2 ** 32);
+      const message = { svids: [svidOf(authority, ID)], federated_bundles: { 'spiffe://b.test': partnerBundle } };
+      await using world = await agent(message);
+      const handle = await world.open();
+      const adopted: TlsMaterial[] = [];
+      handle.onChange((material) => adopted.push(material));
+
+      for (const bytes of mutations(encodeResponse(message), { count: 500, seed })) world.server.say(bytes);
+      const good = svidOf(authority, ID);
+      world.server.say({ svids: [good] });
+
+      await eventually(() => assert.deepEqual(handle.current().leaf.raw, Buffer.from(good.x509_svid)));
+      const anchor = new X509Certificate(authority.certificatePem).publicKey;
+      for (const { identity, leaf } of adopted) assert.ok(identity.toString() === ID && leaf.verify(anchor));
+      assert.ok(world.events.of('rotation-failed').length > 10);
+    });
 
     it('gives up on a server that drips', async () => {
       await using drip = await drippingServer();
