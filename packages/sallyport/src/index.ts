@@ -1,5 +1,12 @@
 export * from '@sallyport/core';
-export type { FromAuthorityOptions, FromVaultOptions, FromWorkloadApiOptions } from '@sallyport/pki';
+export type {
+  FromAuthorityOptions,
+  FromVaultOptions,
+  FromWorkloadApiOptions,
+  VaultAuth,
+  VaultConnectionOptions,
+  VaultStoreOptions,
+} from '@sallyport/pki';
 export { type ConsulPolicyOptions, type ConsulRegistryOptions, consulPolicy } from '@sallyport/registry-consul';
 export {
   type EtcdRegistryOptions,

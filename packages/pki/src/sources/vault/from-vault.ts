@@ -31,6 +31,7 @@ export function fromVault(options: FromVaultOptions): TlsSource {
   const { value, violations } = parseOptions(fromVaultSchema, options, 'tls');
   return new RenewingSource({
     kind: 'vault',
+    revocationGraceMs: value?.revocationGraceMs,
     startTimeoutMs: value?.startTimeoutMs ?? START_TIMEOUT_MS,
     check: async () => (value === undefined ? violations : await checkLocally(value)),
     issuer: (clock) => {

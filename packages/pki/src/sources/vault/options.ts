@@ -45,6 +45,8 @@ export interface FromVaultOptions extends VaultConnectionOptions {
   readonly bundles?: Readonly<Record<string, string>>;
   /** Whether the revocation lists of every issuer in `authorities` are used. Default false. */
   readonly crl?: boolean;
+  /** How long revocation lists count after their `nextUpdate`, ms. Default 0; then nobody gets in any more. */
+  readonly revocationGraceMs?: number;
   /** Time between two looks at roots and lists, ms. At least 1,000; default 60,000. */
   readonly refreshMs?: number;
   /** How long the first certificate is tried to get while Vault cannot be reached or is sealed, ms. Default 15,000. */
@@ -110,6 +112,7 @@ export const fromVaultSchema = z
     bundle: path.optional(),
     bundles: z.record(z.string(), path).default({}),
     crl: z.boolean().default(false),
+    revocationGraceMs: z.union([z.literal(0), durationMs()]).default(0),
     refreshMs: durationMs({ min: 1000 }).default(60_000),
     startTimeoutMs: durationMs().default(START_TIMEOUT_MS),
   })
