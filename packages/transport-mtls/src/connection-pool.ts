@@ -18,6 +18,7 @@ import {
   type UnaryFlight,
 } from '@sallyport/core/spi';
 import type { ResolvedClientOptions } from './client-options.js';
+import { coarse, lifeOf, spread } from './connection-life.js';
 import { FastChannel } from './fast/client-lane.js';
 import { DeadlineWheel } from './fast/deadline-wheel.js';
 import { FAST_PROTOCOL } from './fast/protocol.js';
@@ -27,8 +28,6 @@ import { type ClientLane, type LaneName, protocolOf } from './lane.js';
 
 /** How often connections are checked for their age and for certificates that end, ms. */
 const PATROL_MS = 1000;
-/** The part of the time to its end that a connection has for its last calls, if the grace is not shorter. */
-const DRAIN_SHARE = 0.1;
 /** The handshake's own timeout speaks first, because it knows why. */
 const LAST_WORD_MS = 50;
 
@@ -38,6 +37,8 @@ interface PoolContext {
   /** In order of preference. */
   readonly lanes: readonly LaneName[];
   readonly wheel: DeadlineWheel;
+  /** The time of a connection is up. */
+  readonly onOld: () => void;
   /** Targets that speak plain gRPC only: asked once, then dialled as such. */
   readonly plainPeers: Set<string>;
 }
@@ -53,7 +54,8 @@ export class Pool implements ConnectionPool {
   #closed = false;
 
   constructor(host: ClientHost, options: ResolvedClientOptions, lanes: readonly LaneName[]) {
-    this.#context = { host, options, lanes, wheel: new DeadlineWheel(), plainPeers: new Set() };
+    const onOld = () => this.#inspect();
+    this.#context = { host, options, lanes, wheel: new DeadlineWheel(), onOld, plainPeers: new Set() };
     this.#unsubscribe = host.tls.onChange((material) => this.#follow(material));
     this.#patrol = every(host.clock, PATROL_MS, () => this.#inspect());
   }
@@ -157,8 +159,10 @@ class PooledConnection implements Connection {
   #socket: TLSSocket | undefined;
   #peer: PeerIdentity | undefined;
   #revocationKeys: readonly string[] = [];
-  /** When it is to be replaced; ms since the epoch. */
+  /** When it is to be replaced, and when it ends; ms since the epoch. */
   #oldAt = Number.POSITIVE_INFINITY;
+  #endsAt = Number.POSITIVE_INFINITY;
+  #age: Timer | undefined;
   #attempt: Promise<void> | undefined;
   #lastFailure = 'nobody answers';
   #onIdle: (() => void) | undefined;
@@ -208,11 +212,6 @@ class PooledConnection implements Connection {
     return this.#context.host.clock.now() >= this.#oldAt;
   }
 
-  /** When the first of the two certificates it was opened with ends; ms since the epoch. */
-  get #endsAt(): number {
-    return Math.min(this.#material.notAfter, this.#peer?.notAfter ?? Number.POSITIVE_INFINITY);
-  }
-
   /** Joins the attempt under way, or starts one; the attempt outlives an impatient call, because others may have joined it. */
   ready(deadlineAt: number): Promise<void> {
     if (this.usable) return Promise.resolve();
@@ -235,12 +234,15 @@ class PooledConnection implements Connection {
     this.#onIdle = () => {
       this.#onIdle = undefined;
       this.#grace?.cancel();
+      this.#age?.cancel();
       if (this.#lane) this.#lane.close();
       // The attempt under way fails, and those who wait for it try again with the new identity.
       else this.#tcp?.destroy();
       onClosed();
     };
-    this.#grace = this.#context.host.clock.after(this.#context.options.rotationGraceMs, () => {
+    const { host, options } = this.#context;
+    const graceMs = Math.min(options.rotationGraceMs, coarse(this.#endsAt - host.clock.now()));
+    this.#grace = host.clock.after(graceMs, () => {
       this.#onIdle?.();
       this.destroy();
     });
@@ -256,13 +258,14 @@ class PooledConnection implements Connection {
 
   /** No connection outlives the certificates it was opened with, whatever calls are still running. */
   endInTime(): void {
-    if (this.#peer === undefined || this.#context.host.clock.now() + PATROL_MS <= this.#endsAt) return;
-    this.#evict({ reason: 'expired', detail: 'a certificate it was opened with expires' });
+    if (this.#context.host.clock.now() <= this.#endsAt) return;
+    this.#evict({ reason: 'expired', detail: 'a certificate it was opened with has expired' });
   }
 
   destroy(): void {
     this.ended = true;
     this.#grace?.cancel();
+    this.#age?.cancel();
     this.#lane?.close();
     this.#grpc?.close();
     this.#socket?.destroy();
@@ -363,11 +366,14 @@ class PooledConnection implements Connection {
     throw new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`);
   }
 
-  #replacementTime(): number {
-    const { options, host } = this.#context;
+  #beginLife(peer: PeerIdentity): void {
+    const { options, host, onOld } = this.#context;
     const now = host.clock.now();
-    const lead = Math.min(options.rotationGraceMs, (this.#endsAt - now) * DRAIN_SHARE);
-    return Math.min(now + options.maxConnectionAgeMs, this.#endsAt - lead);
+    const { endsAt, drainAt } = lifeOf([this.#material, peer], options.rotationGraceMs, now);
+    this.#endsAt = endsAt;
+    this.#oldAt = Math.min(now + spread(options.maxConnectionAgeMs), now + coarse(drainAt - now));
+    this.#age?.cancel();
+    this.#age = host.clock.after(this.#oldAt - now, onOld);
   }
 
   get #address(): string {
@@ -386,7 +392,7 @@ class PooledConnection implements Connection {
       this.#socket = socket;
       this.#peer = peer;
       this.#revocationKeys = revocationKeys;
-      this.#oldAt = this.#replacementTime();
+      this.#beginLife(peer);
       return socket;
     } catch (error) {
       this.#refused(error);

@@ -18,14 +18,13 @@ import {
   type TlsMaterial,
   verifyPeer,
 } from '@sallyport/core/spi';
+import { coarse, lifeOf, spread } from './connection-life.js';
 import { FloodGuard, maxUnexplainedOfPeer } from './flood-guard.js';
 import type { LaneConnection, MakeServerLane, ServerLane } from './lane.js';
 import { isWildcard, type ResolvedServerOptions } from './server-options.js';
 
 /** How often connections are checked for floods and certificates that end, ms. */
 const PATROL_MS = 1000;
-/** The part of the time to its end that a connection has for its last calls, if the grace is not shorter. */
-const DRAIN_SHARE = 0.1;
 /** How long whoever was closed for abuse stays outside: else the next connection would go on where the last one ended. */
 const BARRED_MS = 10_000;
 
@@ -47,9 +46,6 @@ interface Accepted {
   readonly revocationKeys: readonly string[];
   /** When the first of the two certificates it was opened with ends; ms since the epoch. */
   readonly endsAt: number;
-  /** When the peer is asked to come again, so that its calls have ended by then. */
-  readonly drainAt: number;
-  draining: boolean;
 }
 
 interface Admission {
@@ -218,19 +214,11 @@ class TlsListener implements Listener {
     this.#perPeer.set(identity.id, (this.#perPeer.get(identity.id) ?? 0) + 1);
     const connection = lane.accept(socket, { identity, guard });
     const { clock, tls } = this.#host;
-    const endsAt = Math.min(identity.notAfter, tls.current().notAfter);
-    const lead = Math.min(maxConnectionAgeGraceMs, (endsAt - clock.now()) * DRAIN_SHARE);
-    const drainAt = endsAt - lead;
-    this.#accepted.set(socket, {
-      identity,
-      guard,
-      lane: connection,
-      revocationKeys,
-      endsAt,
-      drainAt,
-      draining: false,
+    const { endsAt, drainAt } = lifeOf([identity, tls.current()], maxConnectionAgeGraceMs, clock.now());
+    this.#accepted.set(socket, { identity, guard, lane: connection, revocationKeys, endsAt });
+    const age = clock.after(Math.min(spread(maxConnectionAgeMs), coarse(drainAt - clock.now())), () => {
+      connection.drain(Math.min(maxConnectionAgeGraceMs, Math.max(1, endsAt - clock.now())));
     });
-    const age = clock.after(spreadAge(maxConnectionAgeMs), () => connection.drain(maxConnectionAgeGraceMs));
     socket.on('error', (error) => this.#failed(error, identity));
     socket.once('close', () => {
       age.cancel();
@@ -264,15 +252,12 @@ class TlsListener implements Listener {
     for (const [id, until] of this.#barred) if (until <= now) this.#barred.delete(id);
     const floods = this.#floods();
     for (const [socket, accepted] of this.#accepted) {
-      const { identity, lane, drainAt, endsAt } = accepted;
+      const { identity, endsAt } = accepted;
       if (floods.has(accepted)) {
         this.#barred.set(identity.id, now + BARRED_MS);
         this.#evict(socket, identity, { reason: 'abuse', detail: 'flood of frames that carry no call' });
-      } else if (now + PATROL_MS > endsAt) {
-        this.#evict(socket, identity, { reason: 'expired', detail: 'a certificate it was opened with expires' });
-      } else if (now >= drainAt && !accepted.draining) {
-        accepted.draining = true;
-        lane.drain(endsAt - now);
+      } else if (now > endsAt) {
+        this.#evict(socket, identity, { reason: 'expired', detail: 'a certificate it was opened with has expired' });
       }
     }
   }
@@ -329,14 +314,6 @@ function bindProblem(code: string): string {
  */
 function addressOf(socket: TLSSocket): string | undefined {
   return socket.remoteAddress ?? (socket as unknown as { readonly _parent?: Socket })._parent?.remoteAddress;
-}
-
-/**
- * Up to a tenth less, so that peers which came together do not come back together. In whole hundredths: Node keeps a list
- * for every length of timer until it would have fired, even when the timer was cancelled, and each connection would leave one.
- */
-function spreadAge(ms: number): number {
-  return Math.ceil(ms * (1 - Math.floor(Math.random() * 11) / 100));
 }
 
 function refusal(reason: HandshakeRefusal, detail: string, peer?: string): Refusal {
