@@ -340,7 +340,7 @@ describe('renewal with an authority', () => {
   });
 
   it('ends with the last handle, and begins anew with the next', async () => {
-    authority.ttlMs = 1000;
+    authority.ttlMs = 2000;
     authority.tokens.add('second');
     let token = TOKEN;
     const source = fromAuthority(optionsFor({ joinToken: secret.from({ get: async () => token }, 'token') }));
@@ -352,7 +352,7 @@ describe('renewal with an authority', () => {
     await eventually(() => assert.ok(two.current().generation > 1));
     two.close();
     const after = renewals().length;
-    await new Promise((resolve) => setTimeout(resolve, 700));
+    await new Promise((resolve) => setTimeout(resolve, 1300));
     assert.equal(renewals().length, after);
 
     token = 'second';

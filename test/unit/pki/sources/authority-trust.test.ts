@@ -216,7 +216,7 @@ describe('what the authority announces', () => {
   it('keeps no process alive, whether closed while the authority hangs or not closed at all', async () => {
     for (const behaviour of ['answers', 'hangs']) {
       authority.tokens.add(TOKEN);
-      authority.ttlMs = 1000;
+      authority.ttlMs = 2000;
       authority.answer('/v1/renew', behaviour === 'hangs' ? () => undefined : undefined);
       authority.answer('/v1/updates', behaviour === 'hangs' ? () => undefined : undefined);
       const program = `
@@ -225,7 +225,7 @@ describe('what the authority announces', () => {
         import { fromAuthority } from '@sallyport/pki';
         const source = fromAuthority({ address: process.env.ADDRESS, bundle: process.env.BUNDLE, joinToken: secret.env('TOKEN') });
         const handle = await source.open({ clock: systemClock, events: { emit() {} } });
-        await new Promise((resolve) => setTimeout(resolve, 700));
+        await new Promise((resolve) => setTimeout(resolve, 1200));
         if (process.env.BEHAVIOUR === 'hangs') handle.close();
       `;
       const env = { ADDRESS: authority.address, BUNDLE: authority.root.bundlePem, TOKEN, BEHAVIOUR: behaviour };
