@@ -11,6 +11,7 @@ import { AUTHORITY, refuse, ScriptedAuthority, TOKEN, WEB } from '../../../suppo
 import { temporaryFolder } from '../../../support/temporary-folder.js';
 
 const MINUTE_MS = 60_000;
+const DAY_MS = 24 * 60 * MINUTE_MS;
 const FOREIGN = 'spiffe://partner.example/svc/web';
 
 let authority: ScriptedAuthority;
@@ -33,7 +34,7 @@ function optionsFor(more: Partial<FromAuthorityOptions> = {}): FromAuthorityOpti
     joinToken: secret.from({ get: async () => TOKEN }, 'token'),
     startTimeoutMs: 2000,
     requestTimeoutMs: 1000,
-    pollMs: 24 * 60 * MINUTE_MS,
+    pollMs: 20 * DAY_MS,
     ...more,
   };
 }
@@ -330,35 +331,37 @@ describe('renewal with an authority', () => {
   });
 
   it('goes on for as long as the source is open', async () => {
-    authority.ttlMs = 2000;
-    const handle = await open();
+    authority.ttlMs = DAY_MS;
+    const clock = fakeClock();
+    const handle = await open({}, clock);
 
-    await eventually(() => assert.ok(handle.current().generation >= 4));
+    await passing(clock, 10 * MINUTE_MS, () => assert.ok(handle.current().generation >= 4));
 
     assert.deepEqual(failures(), []);
     assert.equal(authority.heard.filter(({ path }) => path === '/v1/enroll').length, 1);
   });
 
   it('ends with the last handle, and begins anew with the next', async () => {
-    authority.ttlMs = 2000;
+    authority.ttlMs = DAY_MS;
     authority.tokens.add('second');
     let token = TOKEN;
+    const clock = fakeClock();
+    const context = { events, clock };
     const source = fromAuthority(optionsFor({ joinToken: secret.from({ get: async () => token }, 'token') }));
-    const [one, two] = [
-      await source.open({ events, clock: systemClock }),
-      await source.open({ events, clock: systemClock }),
-    ];
+    const [one, two] = [await source.open(context), await source.open(context)];
     one.close();
-    await eventually(() => assert.ok(two.current().generation > 1));
+    await passing(clock, 10 * MINUTE_MS, () => assert.ok(two.current().generation > 1));
     two.close();
     const after = renewals().length;
-    await new Promise((resolve) => setTimeout(resolve, 1300));
+    await clock.advance(DAY_MS);
+    await new Promise((resolve) => setTimeout(resolve, 100));
     assert.equal(renewals().length, after);
 
     token = 'second';
-    handles.push(await source.open({ events, clock: systemClock }));
+    const next = await source.open({ events, clock: systemClock });
+    handles.push(next);
 
-    assert.equal(handles[0]?.current().generation, 1);
+    assert.equal(next.current().generation, 1);
   });
 
   it('outlasts an outage of the authority, and tells of it once', async () => {
@@ -378,21 +381,25 @@ describe('renewal with an authority', () => {
     assert.ok(clock.now() < before.notAfter);
   });
 
-  it('never has two renewals under way', async () => {
-    authority.ttlMs = 2000;
-    let now = 0;
+  it('never has two renewals under way, however long one takes', async () => {
+    authority.ttlMs = DAY_MS;
+    const clock = fakeClock();
+    let underWay = 0;
     let most = 0;
     authority.answer('/v1/renew', async ({ body }) => {
-      most = Math.max(most, ++now);
-      await new Promise((resolve) => setTimeout(resolve, 1200));
-      now--;
+      most = Math.max(most, ++underWay);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      underWay--;
       return authority.issued(body.csr);
     });
-    const handle = await open({ requestTimeoutMs: 5000 });
+    const handle = await open({ requestTimeoutMs: 5000 }, clock);
 
-    await eventually(() => assert.ok(handle.current().generation >= 3));
+    await passing(clock, 60 * MINUTE_MS, () => assert.ok(renewals().length > 0));
+    await clock.advance(7 * 60 * MINUTE_MS);
+    await eventually(() => assert.equal(handle.current().generation, 2));
 
     assert.equal(most, 1);
+    assert.equal(renewals().length, 1);
   });
 
   it('comes at once when the machine has slept past the time', async () => {
