@@ -50,10 +50,10 @@ export interface Workload {
 export const admin = `spiffe://${DOMAIN}/svc/admin`;
 export const adminRules: readonly Rule[] = [allow({ from: admin, to: 'sallyport.pki.v1.Authority/*' })];
 
-export async function authorityHouse(): Promise<House> {
+export async function authorityHouse(trustDomain = DOMAIN): Promise<House> {
   const folder = temporaryFolder();
   const passphrase = secret.from({ get: async () => PASSPHRASE }, 'issuer');
-  const root = createAuthority({ trustDomain: DOMAIN });
+  const root = createAuthority({ trustDomain });
   const house: House = {
     folder,
     root,

@@ -106,8 +106,11 @@ function at(path: string, configure: Case['configure']): Case {
   return { path, configure };
 }
 
-/** What only a running registry can tell, with the tests that show it there. */
+/** What only a running registry can tell, and what concerns an authority, with the tests that show it there. */
 const shownElsewhere = {
+  'authority-dropped-early': ['integration/authority-change.test.ts'],
+  'authority-key-plain': ['integration/authority-start.test.ts'],
+  'authority-store-unusable': ['integration/authority-start.test.ts'],
   'registry-credential-too-powerful': ['integration/consul/security.test.ts', 'integration/etcd/security.test.ts'],
 } as const;
 

@@ -27,6 +27,7 @@ import {
 import { distinguishedName } from './names.js';
 import { oids } from './oids.js';
 import { fromPem, toPem } from './pem.js';
+import { foreignKey, type Signer, signedBy } from './signer.js';
 import { parseWorkloadId } from './workload-id.js';
 
 export interface CsrOptions {
@@ -64,9 +65,22 @@ export function createCsr({ id, algorithm }: CsrOptions = {}): PendingIdentity {
 
 /** The same for a key that there is already, in PEM; `uri` is the name to ask for. */
 export function createCsrFor({ privateKey, publicKey }: KeyPair, uri?: string): string {
+  return toPem('CERTIFICATE REQUEST', signed(requestContent(publicKey, uri), privateKey));
+}
+
+/**
+ * A request for a key that only signs, e.g. to have `certifyIntermediate` make an authority of it. Rejects with a `PkiError`:
+ * `algorithm-unknown`, `signer-failed`.
+ */
+export async function createSignerCsr(signer: Signer): Promise<string> {
+  const key = foreignKey(signer);
+  return toPem('CERTIFICATE REQUEST', await signedBy(requestContent(key.publicKey), key));
+}
+
+/** `CertificationRequestInfo` (RFC 2986 section 4.1), without a subject. */
+function requestContent(publicKey: KeyObject, uri?: string): Asn1 {
   const attributes = uri === undefined ? [] : [extensionRequest(uri)];
-  const content = sequence(integer(0n), distinguishedName({}), publicKeyInfo(publicKey), tagged(0, ...attributes));
-  return toPem('CERTIFICATE REQUEST', signed(content, privateKey));
+  return sequence(integer(0n), distinguishedName({}), publicKeyInfo(publicKey), tagged(0, ...attributes));
 }
 
 function extensionRequest(uri: string): Asn1 {

@@ -7,7 +7,14 @@ export type {
 } from './authority.js';
 export type { Instant } from './certificate.js';
 export type { CrlOptions, Revocation, RevocationReason } from './crl.js';
-export { type CertificateRequest, type CsrOptions, createCsr, type PendingIdentity, parseCsr } from './csr.js';
+export {
+  type CertificateRequest,
+  type CsrOptions,
+  createCsr,
+  createSignerCsr,
+  type PendingIdentity,
+  parseCsr,
+} from './csr.js';
 export { PkiError, type PkiErrorCode } from './errors.js';
 export type { IdentityFiles, IssuedCertificate, IssuedIdentity } from './identity.js';
 export type { KeyAlgorithm } from './keys.js';

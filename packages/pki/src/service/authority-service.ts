@@ -93,7 +93,7 @@ class RunningAuthority implements AuthorityService {
   constructor(parsed: ParsedAuthorityOptions) {
     this.#parsed = parsed;
     this.#clock = parsed.value?.clock ?? systemClock;
-    this.#events = new EventBus(NAME, this.#clock, parsed.value?.logger ?? consoleLogger());
+    this.#events = new EventBus(NAME, this.#clock, parsed.logger ?? consoleLogger());
   }
 
   get state(): ServiceState {
@@ -221,7 +221,7 @@ class RunningAuthority implements AuthorityService {
       return store;
     } catch (error) {
       if (!(error instanceof PkiError)) throw error;
-      throw this.#insecure([violation('authority-store-unusable', 'authority.store', error.message)]);
+      throw this.#insecure([violation('authority-store-unusable', 'authorityService.store', error.message)]);
     }
   }
 
@@ -307,7 +307,7 @@ function droppedEarly(next: Issuers, store: Store, now: number): Violation[] {
     if (next.all.some(({ id }) => id === issuer)) return [];
     const end = new Date(until).toISOString();
     const problem = `leaves of the issuer with the fingerprint ${issuer.slice(0, 16)}… live until ${end}`;
-    return [violation('authority-dropped-early', 'authority.retiring', problem)];
+    return [violation('authority-dropped-early', 'authorityService.authority.retiring', problem)];
   });
 }
 

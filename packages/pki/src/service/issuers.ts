@@ -66,6 +66,9 @@ export interface Issuers {
   readonly rootListsEnd: number;
 }
 
+/** Where it stands among the options, for violations. */
+const PATH = 'authorityService.authority';
+
 export interface LoadedIssuers {
   /** Undefined exactly when there are violations. */
   readonly issuers: Issuers | undefined;
@@ -78,7 +81,7 @@ export async function loadIssuers(material: AuthorityMaterial, now: number): Pro
   const roots = await loadRoots(material.roots, now, violations);
   const all: Issuer[] = [];
   for (const [index, options] of [material.issuer, ...(material.retiring ?? [])].entries()) {
-    const path = index === 0 ? 'authority.issuer' : `authority.retiring[${index - 1}]`;
+    const path = index === 0 ? `${PATH}.issuer` : `${PATH}.retiring[${index - 1}]`;
     const issuer = await loadIssuer(options, path, violations);
     if (issuer) all.push(issuer);
     if (issuer && roots.length > 0 && !endsIn(issuer, roots)) {
@@ -97,7 +100,7 @@ export async function loadIssuers(material: AuthorityMaterial, now: number): Pro
   const [current] = all;
   if (violations.length === 0 && (domains.size !== 1 || trustDomain === undefined)) {
     const problem = 'roots and issuers do not name one and the same trust domain';
-    violations.push(violation('tls-material-invalid', 'authority.roots', problem));
+    violations.push(violation('tls-material-invalid', `${PATH}.roots`, problem));
   }
   if (violations.length > 0 || current === undefined || trustDomain === undefined) {
     return { issuers: undefined, violations };
@@ -110,19 +113,19 @@ export async function loadIssuers(material: AuthorityMaterial, now: number): Pro
 }
 
 async function loadRoots(path: string, now: number, violations: Violation[]): Promise<X509Certificate[]> {
-  const text = await load(path, 'authority.roots', { private: false }, violations);
+  const text = await load(path, `${PATH}.roots`, { private: false }, violations);
   if (text === undefined) return [];
   const roots = certificatesOf(text);
   if (roots === undefined || roots.length === 0) {
-    violations.push(violation('tls-ca-empty', 'authority.roots', 'there is no root certificate in it'));
+    violations.push(violation('tls-ca-empty', `${PATH}.roots`, 'there is no root certificate in it'));
     return [];
   }
   for (const root of roots) {
     const verdict = checkSigner(root.raw);
     const problem = !verdict.ok ? verdict.reason : !isRoot(root) ? 'it is not self-signed' : undefined;
-    if (problem) violations.push(violation('tls-material-invalid', 'authority.roots', `a root is none: ${problem}`));
+    if (problem) violations.push(violation('tls-material-invalid', `${PATH}.roots`, `a root is none: ${problem}`));
     if (Date.parse(root.validTo) <= now) {
-      violations.push(violation('tls-certificate-expired', 'authority.roots', `a root expired on ${root.validTo}`));
+      violations.push(violation('tls-certificate-expired', `${PATH}.roots`, `a root expired on ${root.validTo}`));
     }
   }
   return roots;
@@ -197,12 +200,12 @@ async function loadLists(
   now: number,
   violations: Violation[],
 ): Promise<{ readonly lists: readonly string[]; readonly end: number }> {
-  const refuse = (problem: string) => violations.push(violation('tls-crl-invalid', 'authority.rootLists', problem));
+  const refuse = (problem: string) => violations.push(violation('tls-crl-invalid', `${PATH}.rootLists`, problem));
   const lists: string[] = [];
   const covered = new Set<X509Certificate>();
   let end = Number.POSITIVE_INFINITY;
   for (const file of files) {
-    const text = await load(file, 'authority.rootLists', { private: false }, violations);
+    const text = await load(file, `${PATH}.rootLists`, { private: false }, violations);
     for (const [pem] of text?.matchAll(/-----BEGIN X509 CRL-----[^-]+-----END X509 CRL-----/g) ?? []) {
       const read = readList(pem, issuers);
       if (read.signer === undefined) {

@@ -96,6 +96,10 @@ const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 
 const path = z.string().min(1);
+const logger = z.custom<Logger>(
+  (value) => typeof (value as Logger | null)?.info === 'function',
+  'expected an object with debug(), info(), warn() and error()',
+);
 const passphrase = z.custom((value) => isSecret(value), { params: { violation: 'secret-literal' } });
 const signer = z.custom(
   (value) => typeof (value as { sign?: unknown } | null)?.sign === 'function',
@@ -157,25 +161,26 @@ const schema = z.strictObject({
       requestTimeoutMs: durationMs().default(10_000),
     })
     .prefault({}),
-  logger: z
-    .custom<Logger>((value) => typeof (value as Logger | null)?.info === 'function', 'expected a logger')
-    .optional(),
+  logger: logger.optional(),
   clock: z.custom<Clock>((value) => typeof (value as Clock | null)?.now === 'function', 'expected a clock').optional(),
 });
 
 export interface ParsedAuthorityOptions extends ParsedOptions<ResolvedAuthorityOptions> {
   readonly rules: RuleSource;
+  /** Where to report, even when other options were refused. */
+  readonly logger: Logger | undefined;
 }
 
 /** Never throws. */
 export function parseAuthorityOptions(options: unknown): ParsedAuthorityOptions {
   const given = (options ?? {}) as Partial<AuthorityServiceOptions>;
-  const { value, violations } = parseOptions(schema, options, 'authority');
+  const { value, violations } = parseOptions(schema, options, 'authorityService');
   const found = [...violations, ...wildcardViolations(value?.listen)];
   return {
     value: found.length > 0 ? undefined : (value as ResolvedAuthorityOptions | undefined),
     violations: found,
-    rules: toRuleSource(given.authorize, 'authority.authorize'),
+    logger: logger.safeParse(given.logger).data,
+    rules: toRuleSource(given.authorize, 'authorityService.authorize'),
   };
 }
 
@@ -187,7 +192,7 @@ everywhere.addAddress('::', 'ipv6');
 function wildcardViolations(listen: z.output<typeof schema>['listen'] | undefined): Violation[] {
   if (listen === undefined || listen.allowWildcardBind) return [];
   return (['enrolment', 'address'] as const).flatMap((door) =>
-    isWildcard(listen[door].host) ? [violation('server-wildcard-bind', `authority.listen.${door}`)] : [],
+    isWildcard(listen[door].host) ? [violation('server-wildcard-bind', `authorityService.listen.${door}`)] : [],
   );
 }
 
