@@ -186,10 +186,10 @@ describe('tls.fromVault', () => {
     it('the lists of its issuers', async () => {
       const server = await start();
       const { serial } = server.authority.issue({ id: web });
-      const handle = await fromVault(optionsFor(server, { crl: true, refreshMs: 1000 })).open(recorder());
+      const handle = await fromVault(optionsFor(server, { crl: true, refreshMs: 100 })).open(recorder());
       assert.equal(handle.current().crls.length, 1);
       assert.equal(handle.current().revoked.size, 0);
-      server.revoked = [serial];
+      server.list = server.authority.crl({ revoked: [serial] });
       await eventually(() => assert.equal(handle.current().revoked.size, 1), 4000);
       handle.close();
     });
@@ -272,6 +272,21 @@ describe('tls.fromVault', () => {
       });
     }
 
+    it('to go without lists where lists are wanted', async () => {
+      const server = await start();
+      server.list = '';
+      assert.equal(
+        await refusalOf(fromVault(optionsFor(server, { crl: true }))),
+        'no issuer of Vault has a revocation list',
+      );
+    });
+
+    it('lists that have run out', async () => {
+      const server = await start();
+      server.list = server.authority.crl({ revoked: [], thisUpdate: Date.now() - 2000, nextUpdate: Date.now() - 1000 });
+      assert.match(await refusalOf(fromVault(optionsFor(server, { crl: true }))), /past its next update/);
+    });
+
     it('a server whose certificate is not of the pinned CA, before it has sent anything', async () => {
       const server = await start();
       const ca = folder.write('other-ca.pem', createAuthority({ trustDomain: 'vault.internal' }).bundlePem);
@@ -292,7 +307,7 @@ describe('tls.fromVault', () => {
     it('what Vault says later of roots, as long as it makes no whole with the certificate', async () => {
       const server = await start();
       const context = recorder();
-      const handle = await fromVault(optionsFor(server, { refreshMs: 1000 })).open(context);
+      const handle = await fromVault(optionsFor(server, { refreshMs: 100 })).open(context);
       const first = handle.current();
       server.authority = createAuthority({ trustDomain: 'prod.acme' });
       await eventually(() => assert.equal(context.of('rotation-failed').length, 1), 4000);

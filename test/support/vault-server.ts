@@ -38,8 +38,8 @@ export interface VaultServer extends AsyncDisposable {
   /** KV version 2, mounted at `secret`, by path. */
   readonly secrets: Map<string, Record<string, unknown>>;
   authority: Authority;
-  /** Serials on the list of the issuer. */
-  revoked: string[];
+  /** The list of the issuer, PEM. */
+  list: string;
   /** By the path, e.g. `/v1/pki/sign/web`. */
   readonly interventions: Map<string, Intervention>;
   paths(): string[];
@@ -58,7 +58,7 @@ export async function startVault(options: VaultServerOptions): Promise<VaultServ
     credentials: { secretId: 'canary-secret-id', jwt: 'canary-jwt' },
     secrets: new Map<string, Record<string, unknown>>(),
     authority: options.authority,
-    revoked: [] as string[],
+    list: options.authority.crl({ revoked: [] }),
     interventions: new Map<string, Intervention>(),
     paths: () => state.requests.map(({ method, path }) => `${method} ${path.replace('/v1/', '')}`),
   };
@@ -105,11 +105,7 @@ export async function startVault(options: VaultServerOptions): Promise<VaultServ
     const [, serial = '', what] = /^\/v1\/pki\/issuer\/([0-9A-F]+)\/(json|crl\/pem)$/.exec(path) ?? [];
     const certificate = issuers().get(serial);
     if (certificate && what === 'json') return [200, { data: { certificate } }];
-    if (certificate)
-      return [
-        200,
-        certificate === state.authority.certificatePem ? state.authority.crl({ revoked: state.revoked }) : '',
-      ];
+    if (certificate) return [200, certificate === state.authority.certificatePem ? state.list : ''];
 
     const token = headers['x-vault-token'];
     if (typeof token !== 'string' || !state.tokens.has(token)) return refusal(403, 'permission denied');

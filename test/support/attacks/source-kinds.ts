@@ -1,9 +1,10 @@
 import { join } from 'node:path';
 import { secret } from '@sallyport/core';
-import { fromAuthority, fromWorkloadApi } from '@sallyport/pki';
+import { fromAuthority, fromVault, fromWorkloadApi } from '@sallyport/pki';
 import type { IssuedMaterial, Mesh, MeshServiceOptions } from '@sallyport/testing';
 import { ScriptedAuthority, TOKEN } from '../scripted-authority.js';
 import { temporaryFolder } from '../temporary-folder.js';
+import { startVault } from '../vault-server.js';
 import {
   certificatesDer,
   listsDer,
@@ -17,6 +18,8 @@ export interface SourceKind {
   readonly name: string;
   /** Whether it brings bundles of other trust domains by itself. */
   readonly federates: boolean;
+  /** Whether it takes up lists where there were none. */
+  readonly beginsLists: boolean;
   /** For one service of the mesh, with a first leaf ready. */
   open(m: Mesh, service: string): Promise<SuppliedSource>;
 }
@@ -33,6 +36,7 @@ export const sourceKinds: readonly SourceKind[] = [
   {
     name: 'the Workload API',
     federates: true,
+    beginsLists: true,
     async open(m, service) {
       const folder = temporaryFolder();
       const server = new WorkloadApiServer(join(folder.path, 'agent.sock'), svidResponse(m, service));
@@ -50,6 +54,7 @@ export const sourceKinds: readonly SourceKind[] = [
   {
     name: 'the authority',
     federates: false,
+    beginsLists: true,
     async open(m, service) {
       const { authority: root } = m;
       const authority = await ScriptedAuthority.start({ root, issuing: root, workload: m.id(service) });
@@ -63,6 +68,33 @@ export const sourceKinds: readonly SourceKind[] = [
         supply: ({ bundlePem: bundle = root.bundlePem, crlPems: crls = [] }) =>
           authority.publish({ bundle, crls: [...crls] }),
         [Symbol.asyncDispose]: () => authority.stop(),
+      };
+    },
+  },
+  {
+    name: 'Vault',
+    federates: false,
+    beginsLists: false, // they are an option: every issuer has one from the start, or none is used
+    async open(m, service) {
+      const folder = temporaryFolder();
+      const vault = await startVault({ folder, authority: m.authority });
+      const source = fromVault({
+        address: vault.address,
+        ca: vault.ca,
+        auth: { method: 'token', token: secret.file(folder.write('token', 'root-token')) },
+        id: m.id(service),
+        role: 'web',
+        refreshMs: 100,
+      });
+      return {
+        asOptions: { tls: source } as MeshServiceOptions,
+        supply: ({ bundlePem = m.authority.bundlePem }) => {
+          vault.authority = { ...vault.authority, bundlePem };
+        },
+        async [Symbol.asyncDispose]() {
+          await vault[Symbol.asyncDispose]();
+          folder[Symbol.dispose]();
+        },
       };
     },
   },

@@ -89,6 +89,8 @@ export class VaultIssuer {
       const list = await this.#requests.text({ path: `${path}/crl/pem`, signal });
       if (list.includes('-----BEGIN X509 CRL-----') && !lists.includes(list)) lists.push(list);
     }
+    // Without any, nobody would be looked up: that is not what was asked for.
+    if (lists.length === 0) throw new VaultError('refused', 'no issuer of Vault has a revocation list');
     return lists;
   }
 }

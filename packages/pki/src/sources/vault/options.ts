@@ -47,7 +47,7 @@ export interface FromVaultOptions extends VaultConnectionOptions {
   readonly crl?: boolean;
   /** How long revocation lists count after their `nextUpdate`, ms. Default 0; then nobody gets in any more. */
   readonly revocationGraceMs?: number;
-  /** Time between two looks at roots and lists, ms. At least 1,000; default 60,000. */
+  /** Time between two looks at roots and lists, ms. At least 100; default 60,000. */
   readonly refreshMs?: number;
   /** How long the first certificate is tried to get while Vault cannot be reached or is sealed, ms. Default 15,000. */
   readonly startTimeoutMs?: number;
@@ -113,7 +113,7 @@ export const fromVaultSchema = z
     bundles: z.record(z.string(), path).default({}),
     crl: z.boolean().default(false),
     revocationGraceMs: z.union([z.literal(0), durationMs()]).default(0),
-    refreshMs: durationMs({ min: 1000 }).default(60_000),
+    refreshMs: durationMs({ min: 100 }).default(60_000),
     startTimeoutMs: durationMs().default(START_TIMEOUT_MS),
   })
   .transform((options) => ({ ...options, authorities: options.authorities ?? [options.mount] }));
