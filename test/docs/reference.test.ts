@@ -29,6 +29,8 @@ const tables: readonly { readonly type: string; readonly source: string; readonl
   { type: 'VaultConnectionOptions', source: 'pki/src/sources/vault/options.ts', page: 'vault' },
   { type: 'FromVaultOptions', source: 'pki/src/sources/vault/options.ts', page: 'vault' },
   { type: 'FromWorkloadApiOptions', source: 'pki/src/sources/workload-api/from-workload-api.ts', page: 'workload-api' },
+  { type: 'AuthorityServiceOptions', source: 'pki/src/service/options.ts', page: 'authority' },
+  { type: 'AuthorityLimits', source: 'pki/src/service/options.ts', page: 'authority' },
   { type: 'FromAuthorityOptions', source: 'pki/src/sources/authority/options.ts', page: 'tls' },
   { type: 'LocalRegistryOptions', source: 'core/src/registry/local.ts', page: 'registries' },
   { type: 'InstanceRecord', source: 'core/src/registry/registry.ts', page: 'registries' },
