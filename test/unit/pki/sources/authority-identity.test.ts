@@ -210,6 +210,7 @@ describe('a hostile authority', () => {
       (_, response) => void response.writeHead(200, { 'content-length': 99 }).write('{', () => response.destroy()),
     ],
     ['no answer at all', 'issuer-unavailable', () => undefined],
+    ['an answer that drips', 'issuer-unavailable', (_, response) => dripping(response)],
     ['an endless body', 'issuer-unavailable', (_, response) => endless(response)],
     [
       'a redirect',
@@ -244,6 +245,13 @@ describe('a hostile authority', () => {
     const other = createAuthority({ trustDomain: 'prod.acme' });
     const { certificatePem } = other.issueForCsr(csr, { id: WEB });
     return { ...authority.issued(csr), certificate: certificatePem, bundle: other.bundlePem };
+  }
+
+  function dripping(response: { write(text: string): boolean; destroyed: boolean }): undefined {
+    const drops = setInterval(() => {
+      if (response.destroyed) clearInterval(drops);
+      else response.write(' ');
+    }, 20);
   }
 
   function endless(response: { write(text: string): boolean; destroyed: boolean }): undefined {
@@ -483,9 +491,13 @@ describe('renewal with an authority', () => {
 
   it('reads a bundle from a file anew for each enrolment', async () => {
     using folder = temporaryFolder();
-    const bundle = folder.write('bundle.pem', authority.root.bundlePem);
+    const bundle = folder.write('bundle.pem', createAuthority({ trustDomain: 'prod.acme' }).bundlePem);
+    const source = fromAuthority(optionsFor({ bundle, startTimeoutMs: 200 }));
+    await assert.rejects(source.open({ events, clock: systemClock }), refusal('issuer-unavailable'));
 
-    const handle = await open({ bundle });
+    folder.write('bundle.pem', authority.root.bundlePem);
+    const handle = await source.open({ events, clock: systemClock });
+    handles.push(handle);
 
     assert.equal(handle.current().identity.toString(), WEB);
   });

@@ -182,6 +182,7 @@ describe('what the authority announces', () => {
     ['garbage', 'garbage\n'],
     ['a set without lists', `${JSON.stringify({ kind: 'state', bundle: 'x' })}\n`],
     ['what it does not know', '{"kind":"party"}\n'],
+    ['a line without an end', 'x'.repeat(9 * 1024 * 1024)],
   ] as const) {
     it(`is asked for anew by a stream that said ${what}`, async () => {
       const revoked = peer();
