@@ -54,6 +54,7 @@ if (!existsSync(join(bin, 'spire-server')))
 using folder = temporaryFolder();
 const at = (name: string) => join(folder.path, name);
 const children: ChildProcess[] = [];
+let agent: ChildProcess | undefined;
 const giveUp = setTimeout(() => {
   console.log('no end after four minutes');
   process.exit(1);
@@ -113,18 +114,25 @@ async function show(): Promise<void> {
   say(`bundles, each by itself: ${[...handle.current().bundles.keys()].join(', ')}`);
   handle.close();
 
-  let calls = 0;
-  let failed = 0;
+  const counts = { calls: 0, failed: 0 };
   const rotations = () => events.filter(({ type }) => type === 'rotated').length;
-  const until = Date.now() + PATIENCE_MS;
-  while (rotations() < ROTATIONS && Date.now() < until) {
-    calls++;
-    await line.say({ text: 'again' }).catch(() => failed++);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  say(`${rotations()} rotations of ${SVID_TTL_SECONDS} s SVIDs, ${calls} calls, ${failed} failed`);
-  assert.ok(rotations() >= ROTATIONS);
-  assert.equal(failed, 0);
+  const callUntil = async (rotated: number) => {
+    const until = Date.now() + PATIENCE_MS;
+    while (rotations() < rotated && Date.now() < until) {
+      counts.calls++;
+      await line.say({ text: 'again' }).catch(() => counts.failed++);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    say(`${rotations()} rotations of ${SVID_TTL_SECONDS} s SVIDs, ${counts.calls} calls, ${counts.failed} failed`);
+    assert.ok(rotations() >= rotated);
+    assert.equal(counts.failed, 0);
+  };
+  await callUntil(ROTATIONS);
+
+  agent?.kill('SIGKILL');
+  say('spire-agent killed');
+  await Promise.all([runAgent(), callUntil(ROTATIONS + 1)]);
+  say('spire-agent started again, and the source found it');
 
   const deletedAt = Date.now();
   await spireServer('entry', 'delete', '-entryID', stockEntry);
@@ -187,13 +195,17 @@ async function startAgent(): Promise<void> {
     }
     plugins {
       NodeAttestor "join_token" { plugin_data {} }
-      KeyManager "memory" { plugin_data {} }
+      KeyManager "disk" { plugin_data { directory = "${at('agent-data')}" } }
       WorkloadAttestor "unix" { plugin_data {} }
     }`,
   );
-  launch('spire-agent', 'agent.log', ['run', '-config', at('agent.conf'), '-joinToken', token]);
-  await eventually(() => spire('spire-agent', 'healthcheck', '-socketPath', at('agent.sock')), PATIENCE_MS);
+  await runAgent('-joinToken', token);
   say('spire-agent is healthy, attested by a join token');
+}
+
+async function runAgent(...args: string[]): Promise<void> {
+  agent = launch('spire-agent', 'agent.log', ['run', '-config', at('agent.conf'), ...args]);
+  await eventually(() => spire('spire-agent', 'healthcheck', '-socketPath', at('agent.sock')), PATIENCE_MS);
 }
 
 /** Two services in this process: the agent attests its user, and hints tell the two identities apart. */
@@ -262,9 +274,11 @@ async function spire(program: string, ...args: string[]): Promise<string> {
   return stdout;
 }
 
-function launch(program: string, log: string, args: readonly string[]): void {
-  const output = openSync(at(log), 'w');
-  children.push(spawn(join(bin, program), args, { cwd: folder.path, stdio: ['ignore', output, output] }));
+function launch(program: string, log: string, args: readonly string[]): ChildProcess {
+  const output = openSync(at(log), 'a');
+  const child = spawn(join(bin, program), args, { cwd: folder.path, stdio: ['ignore', output, output] });
+  children.push(child);
+  return child;
 }
 
 let port: Promise<number> | undefined;
