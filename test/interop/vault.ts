@@ -6,9 +6,10 @@
  * Starts the server in development mode with TLS on loopback, sets up PKI, AppRole and KV, and ends it again.
  */
 import assert from 'node:assert/strict';
+import type { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { pinnedHttpsAgent } from '@sallyport/core/spi';
+import { pinnedHttpsAgent, type TlsHandle } from '@sallyport/core/spi';
 import { createAuthority, vaultStore } from '@sallyport/pki';
 import { type FromVaultOptions, secret, type TlsSource, tls } from 'sallyport';
 import { start } from '../support/child.js';
@@ -103,6 +104,21 @@ const options: FromVaultOptions = { address, ca, auth, id: web, role: 'web', crl
   handle.close();
   assert.deepEqual(context.of('rotation-failed'), []);
 }
+{
+  const context = recorder();
+  const handle = await tls.fromVault({ ...options, role: 'brief' }).open(context);
+  const issuedBy = () =>
+    handle
+      .current()
+      .bundles.get('prod.acme')
+      ?.findIndex((root) => isIssuedBy(handle, root));
+  const before = issuedBy();
+  await vault('POST', 'pki/config/issuers', { default: 'second' });
+  await eventually(() => assert.notEqual(issuedBy(), before), 20_000);
+  handle.close();
+  assert.deepEqual(context.of('rotation-failed'), []);
+  say('changed over to the second root, with nothing failed in between');
+}
 for (const wrong of [
   { role: 'strict' },
   { role: 'named' },
@@ -144,6 +160,10 @@ async function vault(method: string, path: string, body?: object): Promise<unkno
   });
   assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${answer.text}`);
   return answer.text === '' ? {} : JSON.parse(answer.text);
+}
+
+function isIssuedBy(handle: TlsHandle, root: X509Certificate): boolean {
+  return handle.current().leaf.verify(root.publicKey);
 }
 
 function dataOf(answer: unknown): Record<string, unknown> {
