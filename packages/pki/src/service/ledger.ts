@@ -139,11 +139,11 @@ export class Ledger {
     );
   }
 
-  /** When the last certificate of each issuer ends that has not ended yet, by issuer. */
+  /** When the last certificate of each issuer ends that has not ended yet and is not revoked, by issuer. */
   livingUntil(now: number): ReadonlyMap<string, number> {
     const ends = new Map<string, number>();
-    for (const { issuer, notAfter } of this.#certificates.values()) {
-      if (notAfter > now) ends.set(issuer, Math.max(notAfter, ends.get(issuer) ?? 0));
+    for (const { issuer, notAfter, revoked } of this.#certificates.values()) {
+      if (notAfter > now && !revoked) ends.set(issuer, Math.max(notAfter, ends.get(issuer) ?? 0));
     }
     return ends;
   }

@@ -141,7 +141,9 @@ export class Registrar {
     const now = clock.now();
     const issuer = publisher.issuers.current;
     const leaf = await signLeaf(issuer, { id, publicKey, now, ttlMs: leafTtlMs });
-    // Signing may take a while, and revocation does not wait for it.
+    // Signing may take a while, and neither revocation nor a change of issuers waits for it.
+    if (!publisher.issuers.all.some(({ id }) => id === issuer.id))
+      throw new Refusal('unavailable', 'the issuer has changed');
     const isRevoked = how.by && store.ledger.isRevoked(how.by.serial);
     if (isRevoked || store.ledger.wasRevokedSince(id, now))
       throw new Refusal('revoked', 'the identity has been revoked');

@@ -48,7 +48,7 @@ export class TrustPublisher {
   #own: OwnLeaf;
   #trust: Trust;
   #holder: MaterialHolder | undefined;
-  #running: Promise<void> | undefined;
+  #last: Promise<void> = Promise.resolve();
   #next: Promise<void> | undefined;
   #retry: Timer | undefined;
   #problem: string | undefined;
@@ -97,20 +97,16 @@ export class TrustPublisher {
 
   /** Resolves when everything that is known now has been signed and told. One run serves all who ask while another is under way. */
   refresh(): Promise<void> {
-    this.#next ??= (this.#running ?? Promise.resolve()).catch(ignore).then(() => {
+    this.#next ??= this.#inTurn(() => {
       this.#next = undefined;
-      this.#running = this.#refresh(this.#issuers);
-      return this.#running;
+      return this.#refresh(this.#issuers);
     });
     return this.#next;
   }
 
   /** Takes other issuers, once they have signed. */
-  async replaceIssuers(issuers: Issuers): Promise<void> {
-    await this.#next?.catch(ignore);
-    await this.#running?.catch(ignore);
-    this.#running = this.#refresh(issuers);
-    await this.#running;
+  replaceIssuers(issuers: Issuers): Promise<void> {
+    return this.#inTurn(() => this.#refresh(issuers));
   }
 
   close(): void {
@@ -118,6 +114,13 @@ export class TrustPublisher {
     this.#timer.cancel();
     this.#retry?.cancel();
     this.#listeners.clear();
+  }
+
+  /** One after the other: lists that were signed first must not be told last. */
+  #inTurn(task: () => Promise<void>): Promise<void> {
+    const turn = this.#last.then(task);
+    this.#last = turn.catch(ignore);
+    return turn;
   }
 
   async #refresh(issuers: Issuers): Promise<void> {
