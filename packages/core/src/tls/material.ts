@@ -6,7 +6,7 @@ import { joinPath } from '../policy/option-path.js';
 import { type Violation, violation } from '../policy/violation.js';
 import { findPath } from './certificate-path.js';
 import { derOf, parseCertificates, pemBlocks, pemOf } from './pem.js';
-import { type ReadListsOptions, type RevocationLists, readRevocationLists } from './revocation.js';
+import { type ReadListsOptions, type RevocationLists, readRevocationLists, revocationKeysOf } from './revocation.js';
 import type { TlsMaterial } from './source.js';
 
 /** Material as authorities deliver it: all fields PEM. */
@@ -77,7 +77,9 @@ export function parseMaterial(
     }
   }
   const authorities = [...(anchors ?? []), ...federated.flatMap(([, certificates]) => certificates), ...intermediates];
-  const { lists, revoked } = readLists(pem.crl, { authorities, issuers: path?.slice(1) ?? [], now, graceMs }, refuse);
+  const ownKeys = leaf && pem.crl.length > 0 ? revocationKeysOf(leaf, authorities) : [];
+  const issuers = path?.slice(1) ?? [];
+  const { lists, revoked } = readLists(pem.crl, { authorities, issuers, ownKeys, now, graceMs }, refuse);
 
   if (violations.length > 0 || !leaf || !identity || !key || !anchors) return { material: undefined, violations };
   // Exported anew: an encrypted key is decrypted once, and whatever else stood in the file is left behind.

@@ -125,6 +125,8 @@ export interface ReadListsOptions {
   readonly authorities: readonly X509Certificate[];
   /** Who must have one: with lists in use, OpenSSL refuses every chain in which an issuer lacks a current one. */
   readonly issuers: readonly X509Certificate[];
+  /** The keys of the own certificate and of those above it: see `revocationKeysOf`. */
+  readonly ownKeys: readonly string[];
   /** Ms since the epoch. */
   readonly now: number;
   /** How long a list counts after its time, ms. */
@@ -134,11 +136,12 @@ export interface ReadListsOptions {
 /** Reads revocation lists (DER) and checks that they are signed by one of the authorities, in their time, and complete. */
 export function readRevocationLists(
   ders: readonly Uint8Array[],
-  { authorities, issuers, now, graceMs }: ReadListsOptions,
+  { authorities, issuers, ownKeys, now, graceMs }: ReadListsOptions,
 ): RevocationLists {
   const problems: string[] = [];
   const revoked = new Set<string>();
-  const lists = new Map<X509Certificate, RevocationList>();
+  // By fingerprint: an authority may stand in the bundle and in the own chain.
+  const lists = new Map<string, RevocationList>();
   ders.forEach((der, index) => {
     const which = ders.length > 1 ? `list number ${index + 1}` : 'the list';
     const crl = tryParse(der);
@@ -152,14 +155,15 @@ export function readRevocationLists(
     if (crl.nextUpdate + graceMs <= now)
       problems.push(`${which} is past its next update (${new Date(crl.nextUpdate).toISOString()})`);
     for (const authority of signers) {
-      const list = listOf(crl, authority, issuers.includes(authority), graceMs);
-      const known = lists.get(authority);
-      if (!known || isOlder(known, list)) lists.set(authority, list);
+      const { fingerprint256 } = authority;
+      const list = listOf(crl, lists.get(fingerprint256)?.authority ?? authority, ownKeys, graceMs);
+      const known = lists.get(fingerprint256);
+      if (!known || isOlder(known, list)) lists.set(fingerprint256, list);
       for (const serial of crl.revokedSerials) revoked.add(revocationKey(authority.subject, serial));
     }
   });
   for (const issuer of issuers) {
-    if (!lists.has(issuer)) problems.push(`there is no list of the issuer ${nameOf(issuer)}`);
+    if (!lists.has(issuer.fingerprint256)) problems.push(`there is no list of the issuer ${nameOf(issuer)}`);
   }
   return { lists: [...lists.values()], revoked, problems };
 }
@@ -167,13 +171,14 @@ export function readRevocationLists(
 function listOf(
   { number, thisUpdate, nextUpdate }: Crl,
   authority: X509Certificate,
-  own: boolean,
+  ownKeys: readonly string[],
   graceMs: number,
 ): RevocationList {
+  const authorityKey = revocationKeyOf(authority);
   return {
     authority,
-    authorityKey: revocationKeyOf(authority),
-    own,
+    authorityKey,
+    own: ownKeys.includes(authorityKey),
     number: number === undefined ? undefined : BigInt(`0x${number}`),
     thisUpdate,
     nextUpdate,
