@@ -169,11 +169,6 @@ describe('a hostile authority', () => {
       ({ body }) => authority.issued(body.csr, { id: `${WEB}2` }),
     ],
     [
-      'the name of the authority itself',
-      'material-refused',
-      ({ body }) => authority.issued(body.csr, { id: AUTHORITY }),
-    ],
-    [
       'a certificate for another key',
       'material-refused',
       ({ body }) => withCertificate(body.csr, authority.issuing.issue({ id: WEB }).certificatePem),
@@ -286,6 +281,12 @@ describe('a hostile authority', () => {
       });
     }
   }
+
+  it('cannot make a workload that asked for no name in particular an authority', async () => {
+    authority.answer('/v1/enroll', ({ body }) => authority.issued(body.csr, { id: AUTHORITY }));
+
+    await assert.rejects(open(), refusal('material-refused', /that of the authority itself/));
+  });
 
   it('cannot bring anything in after the source was closed', async () => {
     const clock = fakeClock();
