@@ -150,7 +150,7 @@ async function connected(
     deadlineAt: Date.now() + NEVER_MS,
   });
   const stream = connection.stream(call('watch'));
-  stream.send(empty);
+  await stream.send(empty);
   stream.halfClose();
   let begun = false;
   let over = false;
