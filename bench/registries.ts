@@ -83,6 +83,7 @@ function contextOf(participant: string): RegistryContext {
       current() {
         throw new Error('this registry has no use for a certificate');
       },
+      suspended: undefined,
       onChange: () => () => undefined,
       close: () => undefined,
     },

@@ -56,6 +56,15 @@ describe('examples', function () {
     });
   });
 
+  it('07-rotation renews, changes its root and revokes a peer without a failed call', async () => {
+    const { code, stdout, stderr } = await example('07-rotation/run.js', '--quick');
+
+    assert.equal(code, 0, stdout + stderr);
+    assert.match(stdout, /new root: the last certificate of the old root is gone, and with it the old root$/m);
+    assert.match(stdout, /guest was revoked and gone after \d+ ms$/m);
+    assert.match(stdout, /^[1-9]\d* calls, 0 failed$/m);
+  });
+
   it('the demo keeps every promise it makes', async () => {
     const { code, stdout } = await example('demo/demo.js');
 
@@ -81,6 +90,6 @@ function folderOf(stdout: string): string {
   return /tls\.key: (.+)\/careless\.key has mode/.exec(stdout)?.[1] ?? '/';
 }
 
-function example(path: string): Promise<Exit> {
-  return runNode([join(root, 'examples', 'dist', path)], { timeoutMs: 45_000 });
+function example(path: string, ...args: string[]): Promise<Exit> {
+  return runNode([join(root, 'examples', 'dist', path), ...args], { timeoutMs: 45_000 });
 }

@@ -46,6 +46,7 @@ export const clientOptions = {
   maxMessageBytes: LIMITS.messageBytes,
   keepaliveIntervalMs: LONG_MS,
   keepaliveTimeoutMs: LONG_MS,
+  maxConnectionAgeMs: LONG_MS,
   rotationGraceMs: LONG_MS,
 };
 

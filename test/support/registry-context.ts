@@ -10,6 +10,7 @@ const noTls: RegistryContext['tls'] = {
   current() {
     throw new Error('this registry has no use for a certificate');
   },
+  suspended: undefined,
   onChange: () => () => undefined,
   close: () => undefined,
 };

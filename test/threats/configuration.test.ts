@@ -14,7 +14,7 @@ import {
   tls,
   type ViolationId,
 } from '@sallyport/core';
-import { type Authority, createAuthority, type IdentityFiles } from '@sallyport/pki';
+import { type Authority, createAuthority, fromAuthority, fromWorkloadApi, type IdentityFiles } from '@sallyport/pki';
 import { createService, registry, server } from 'sallyport';
 import { Echo } from '../support/echo.js';
 import { freePort, isListening } from '../support/free-port.js';
@@ -106,8 +106,11 @@ function at(path: string, configure: Case['configure']): Case {
   return { path, configure };
 }
 
-/** What only a running registry can tell, with the tests that show it there. */
+/** What only a running registry can tell, and what concerns an authority, with the tests that show it there. */
 const shownElsewhere = {
+  'authority-dropped-early': ['integration/authority-change.test.ts'],
+  'authority-key-plain': ['integration/authority-start.test.ts'],
+  'authority-store-unusable': ['integration/authority-start.test.ts'],
   'registry-credential-too-powerful': ['integration/consul/security.test.ts', 'integration/etcd/security.test.ts'],
 } as const;
 
@@ -181,6 +184,17 @@ const cases: Readonly<Record<Exclude<ViolationId, keyof typeof shownElsewhere>, 
         authority.crl({ revoked: [], number: 1, thisUpdate: Date.now() - 2 * DAY, nextUpdate: Date.now() - DAY }),
       ),
     },
+  })),
+  'authority-plaintext': at('tls.address', ({ authority }) => ({
+    service: {
+      tls: fromAuthority({ address: 'http://127.0.0.1:1', bundle: authority.bundlePem, joinToken: secret.env('PATH') }),
+    },
+  })),
+  'workload-api-exposed': at('tls.socket', () => ({
+    service: { tls: fromWorkloadApi({ socket: 'tcp://10.0.0.5:8081' }) },
+  })),
+  'workload-api-no-identity': at('tls.socket', () => ({
+    service: { tls: fromWorkloadApi({ socket: 'unix:///nowhere/agent.sock', startTimeoutMs: 10 }) },
   })),
   'identity-invalid': at('tls.cert', async ({ issue }) => ({ tls: await issue({ basicConstraints: { ca: true } }) })),
   'identity-mismatch': at('service.tls', () => ({ service: { name: 'other' } })),

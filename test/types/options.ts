@@ -37,6 +37,14 @@ tls.fromFiles({ ...files, passphrase: 'hunter2' });
 tls.fromFiles({ ...files, minVersion: 'TLSv1.2' });
 // @ts-expect-error without a bundle Node would trust the public roots
 tls.fromFiles({ cert: 'a.pem', key: 'a.key' });
+const enrolment = { address: 'https://authority.internal:8700', bundle: 'roots.pem' };
+tls.fromAuthority({ ...enrolment, joinToken: secret.env('JOIN_TOKEN') });
+// @ts-expect-error a join token is named, not written
+tls.fromAuthority({ ...enrolment, joinToken: 'hunter2' });
+// @ts-expect-error there is no trust on first use
+tls.fromAuthority({ address: enrolment.address, joinToken: secret.env('JOIN_TOKEN') });
+// @ts-expect-error there is no such switch
+tls.fromAuthority({ ...enrolment, joinToken: secret.env('JOIN_TOKEN'), rejectUnauthorized: false });
 // @ts-expect-error there is no such switch
 registry.local({ directory: '/run/registry', secure: false });
 // @ts-expect-error nor here

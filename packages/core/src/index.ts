@@ -60,7 +60,14 @@ export type { ServiceState } from './service/lifecycle.js';
 export type { Readiness } from './service/readiness.js';
 export { type RunOptions, runService } from './service/run-service.js';
 export type { ServiceOptions } from './service/service-options.js';
-export type { FromFilesOptions } from './tls/from-files.js';
+export type {
+  DirectoryOptions,
+  FileLayout,
+  FromFilesOptions,
+  PemFilesOptions,
+  Pkcs12Options,
+  TrustFilesOptions,
+} from './tls/from-files.js';
 export type { TlsSource } from './tls/source.js';
 export { tls } from './tls/tls.js';
 export type { ClientCall, ClientInterceptor, ServerInterceptor } from './transport/interceptors.js';

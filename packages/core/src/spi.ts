@@ -7,10 +7,15 @@ export type { Codec } from './contract/contract.js';
 export { contractOf, type MethodsOf } from './contract/service-definition.js';
 export { CallError, Status, type StatusCode, statusName, UnprocessedCallError } from './errors.js';
 export { EventBus } from './events/event-bus.js';
-export type { EventSink, HandshakeRefusal } from './events/events.js';
+export type { EventMap, EventSink, HandshakeRefusal } from './events/events.js';
 export { type FileDanger, type FileFinding, readSafeFile, type SafeFile } from './files/file-safety.js';
 export { type FileWatch, type FileWatchOptions, watchFiles } from './files/file-watch.js';
-export { type CertificateProfile, readProfile } from './identity/certificate-profile.js';
+export {
+  type CertificateProfile,
+  type Extension,
+  readExtensions,
+  readProfile,
+} from './identity/certificate-profile.js';
 export { type Crl, parseCrl, verifyCrl } from './identity/crl.js';
 export {
   asciiOf,
@@ -61,14 +66,17 @@ export type {
 } from './registry/registry.js';
 export { followService, type RegistryView, type RegistryViewOptions } from './registry/view.js';
 export { redactSecrets, rememberSecret } from './secrets/redaction.js';
-export { isSecret } from './secrets/secret.js';
+export { isSecret, SecretUnavailableError } from './secrets/secret.js';
 export { isVersionRange, readyOnly } from './selector/filters.js';
 export {
   type ClientTlsOptions,
   clientTlsOptions,
+  type EnrolmentServerTlsOptions,
+  enrolmentServerTlsOptions,
   keyExchangeGroups,
   type ServerTlsOptions,
   serverTlsOptions,
+  type TlsTrust,
 } from './tls/context.js';
 export {
   type ClientHandshakeOptions,
@@ -77,13 +85,36 @@ export {
   ServerRefusedError,
   type VerifiedServer,
 } from './tls/handshake.js';
-export { type HttpsAgentOptions, httpsAgent } from './tls/https-agent.js';
-export { type MaterialContext, type ParsedMaterial, type PemMaterial, parseMaterial } from './tls/material.js';
+export { enrolmentAgent, type HttpsAgentOptions, httpsAgent, ServerIdentityError } from './tls/https-agent.js';
+export {
+  type MaterialContext,
+  type ParsedBundle,
+  type ParsedMaterial,
+  type PemMaterial,
+  parseBundle,
+  parseMaterial,
+} from './tls/material.js';
 export { MaterialHolder } from './tls/material-holder.js';
+export { pinnedHttpsAgent } from './tls/pinned-agent.js';
 export { handshakeRefusal, type Refusal } from './tls/refusal.js';
-export { isRevoked, revocationKeyOf } from './tls/revocation.js';
-export type { TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
-export { type PeerVerdict, type PresentedPeer, presentedPeer, verifyPeer } from './tls/verify-peer.js';
+export {
+  isRevoked,
+  type RevocationList,
+  type RevocationProblem,
+  revocationKeyOf,
+  revocationKeysOf,
+  revocationProblem,
+} from './tls/revocation.js';
+export type { Suspension, TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
+export { successionProblem } from './tls/succession.js';
+export {
+  judgeRevocation,
+  type PeerVerdict,
+  type PresentedPeer,
+  presentedPeer,
+  type RevocationVerdict,
+  verifyPeer,
+} from './tls/verify-peer.js';
 export { Metadata, type MetadataInit, type MetadataValue } from './transport/metadata.js';
 export { decodeStatusDetails, encodeStatusDetails } from './transport/status-details.js';
 export type {

@@ -55,6 +55,12 @@ export interface Authority {
   readonly notAfter: number;
   /** An authority below this one. Throws a `PkiError` with code `path-length` if there may be none. */
   intermediate(options?: IntermediateOptions): Authority;
+  /**
+   * A certificate for an authority whose key is made elsewhere and stays there, such as the online authority that the offline
+   * root of `createAuthorityService` stands above: its certificate, then the issuers up to the root, in PEM. The names of the
+   * request are ignored. Throws a `PkiError`: as `intermediate` and `parseCsr`.
+   */
+  certifyIntermediate(csrPem: string, options?: Omit<IntermediateOptions, 'algorithm'>): string;
   /** A new key and a leaf for it. Throws a `PkiError`: `id-malformed`, `id-foreign`, `name-malformed`, `validity`. */
   issue(options: IssueOptions): IssuedIdentity;
   /** A leaf for the key of a request, whose names are ignored. Throws a `PkiError`: as `issue` and `parseCsr`. */

@@ -1,6 +1,6 @@
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 import { type Asn1, encoded, integer, sequence, tagged, time } from './asn1.js';
-import { readCertificate } from './certificate-fields.js';
+import { type CertificateFields, readCertificate } from './certificate-fields.js';
 import {
   authorityKeyIdentifier,
   type BasicConstraints,
@@ -77,30 +77,52 @@ export const BACKDATE_MS = 60_000;
  * nothing, so it can make certificates that no peer should accept. `Authority.issue` makes the others.
  */
 export function buildCertificate(options: CertificateOptions): BuiltCertificate {
-  const { subject = {}, issuer, serial = newSerial(), notBefore = Date.now() - BACKDATE_MS } = options;
+  const { issuer } = options;
   const key = typeof issuer.key === 'string' ? createPrivateKey(issuer.key) : issuer.key;
+  const { content, serial, notAfter } = draftCertificate(options, {
+    publicKey: createPublicKey(key),
+    name: issuer.name,
+    fields: issuer.certificate === undefined ? undefined : readCertificate(issuer.certificate),
+  });
+  return { pem: toPem('CERTIFICATE', signed(content, key)), serial, notAfter };
+}
+
+/** As `CertificateIssuer`, read once for many certificates. */
+export interface DraftIssuer {
+  readonly publicKey: KeyObject;
+  readonly name?: DistinguishedName | undefined;
+  readonly fields: CertificateFields | undefined;
+}
+
+export interface CertificateDraft extends Omit<BuiltCertificate, 'pem'> {
+  /** What is to be signed. */
+  readonly content: Asn1;
+}
+
+/** A certificate before it is signed. */
+export function draftCertificate(options: Omit<CertificateOptions, 'issuer'>, issuer: DraftIssuer): CertificateDraft {
+  const { subject = {}, serial = newSerial(), notBefore = Date.now() - BACKDATE_MS } = options;
   const notAfter = Math.floor(Number(options.notAfter) / 1000) * 1000;
   const content = sequence(
     tagged(0, integer(2n)),
     integer(serialBytes(serial)),
-    signatureAlgorithm(key),
-    issuerName(options),
+    signatureAlgorithm(issuer.publicKey),
+    issuerName(issuer, subject),
     sequence(time(Number(notBefore)), time(notAfter)),
     distinguishedName(subject),
     publicKeyInfo(options.subjectPublicKey),
-    tagged(3, sequence(...extensionsOf(options, key))),
+    tagged(3, sequence(...extensionsOf(options, issuer))),
   );
-  return { pem: toPem('CERTIFICATE', signed(content, key)), serial: serial.toUpperCase(), notAfter };
+  return { content, serial: serial.toUpperCase(), notAfter };
 }
 
-function issuerName({ issuer, subject = {} }: CertificateOptions): Asn1 {
-  if (issuer.name !== undefined) return distinguishedName(issuer.name);
-  if (issuer.certificate === undefined) return distinguishedName(subject);
-  return encoded(readCertificate(issuer.certificate).subject);
+function issuerName({ name, fields }: DraftIssuer, subject: DistinguishedName): Asn1 {
+  if (name !== undefined) return distinguishedName(name);
+  return fields === undefined ? distinguishedName(subject) : encoded(fields.subject);
 }
 
-function extensionsOf(options: CertificateOptions, issuerKey: KeyObject): Asn1[] {
-  const { subjectPublicKey, issuer, subjectAltName: altName, nameConstraints: constraints, extra = [] } = options;
+function extensionsOf(options: Omit<CertificateOptions, 'issuer'>, issuer: DraftIssuer): Asn1[] {
+  const { subjectPublicKey, subjectAltName: altName, nameConstraints: constraints, extra = [] } = options;
   const constraint = options.basicConstraints === undefined ? { ca: false } : options.basicConstraints;
   const usage = options.keyUsage === undefined ? { bits: ['digitalSignature' as const] } : options.keyUsage;
   const purposes =
@@ -111,8 +133,8 @@ function extensionsOf(options: CertificateOptions, issuerKey: KeyObject): Asn1[]
   if (usage !== null) extensions.push(keyUsage(usage.bits, usage.critical ?? true));
   if (purposes !== null) extensions.push(extendedKeyUsage(purposes));
   extensions.push(subjectKeyIdentifier(keyIdentifier(subjectPublicKey)));
-  if (issuer.certificate !== undefined || issuer.name !== undefined)
-    extensions.push(authorityKeyIdentifier(issuerKeyIdentifier(issuer, issuerKey)));
+  if (issuer.fields !== undefined || issuer.name !== undefined)
+    extensions.push(authorityKeyIdentifier(issuerKeyIdentifier(issuer)));
   if (altName !== undefined) {
     const emptySubject = Object.keys(options.subject ?? {}).length === 0;
     extensions.push(subjectAltName(altName.names, altName.critical ?? emptySubject));
@@ -123,7 +145,6 @@ function extensionsOf(options: CertificateOptions, issuerKey: KeyObject): Asn1[]
 }
 
 /** That of the issuer's certificate, because an authority that others made may identify its key in another way. */
-function issuerKeyIdentifier({ certificate }: CertificateIssuer, key: KeyObject): Uint8Array {
-  const written = certificate === undefined ? undefined : readCertificate(certificate).subjectKeyIdentifier;
-  return written ?? keyIdentifier(createPublicKey(key));
+function issuerKeyIdentifier({ fields, publicKey }: DraftIssuer): Uint8Array {
+  return fields?.subjectKeyIdentifier ?? keyIdentifier(publicKey);
 }

@@ -1,7 +1,7 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { type Asn1, encoded, enumerated, integer, sequence, tagged, time } from './asn1.js';
 import { BACKDATE_MS, type Instant } from './certificate.js';
-import { readCertificate } from './certificate-fields.js';
+import { type CertificateFields, readCertificate } from './certificate-fields.js';
 import { authorityKeyIdentifier, extension } from './extensions.js';
 import { keyIdentifier, signatureAlgorithm, signed } from './keys.js';
 import { oids } from './oids.js';
@@ -39,6 +39,12 @@ export interface CrlOptions {
   readonly nextUpdate?: Instant;
 }
 
+/** Whose list it is. */
+export interface CrlIssuer {
+  readonly publicKey: KeyObject;
+  readonly fields: CertificateFields;
+}
+
 const DAY_MS = 86_400_000;
 
 /** A certificate revocation list, version 2 (RFC 5280 section 5), in PEM. */
@@ -46,15 +52,22 @@ export function buildCrl(
   options: CrlOptions,
   issuer: { readonly certificate: string; readonly key: KeyObject },
 ): string {
+  const draft = draftCrl(options, {
+    publicKey: createPublicKey(issuer.key),
+    fields: readCertificate(issuer.certificate),
+  });
+  return toPem('X509 CRL', signed(draft, issuer.key));
+}
+
+/** A list before it is signed. */
+export function draftCrl(options: CrlOptions, { publicKey, fields }: CrlIssuer): Asn1 {
   const now = Date.now();
   const { revoked, number = now, thisUpdate = now - BACKDATE_MS, nextUpdate = now + DAY_MS } = options;
-  const { subject, subjectKeyIdentifier = keyIdentifier(createPublicKey(issuer.key)) } = readCertificate(
-    issuer.certificate,
-  );
+  const { subject, subjectKeyIdentifier = keyIdentifier(publicKey) } = fields;
   const entries = revoked.map((item) => entry(now, typeof item === 'string' ? { serial: item } : item));
-  const content = sequence(
+  return sequence(
     integer(1n),
-    signatureAlgorithm(issuer.key),
+    signatureAlgorithm(publicKey),
     encoded(subject),
     time(Number(thisUpdate)),
     time(Number(nextUpdate)),
@@ -65,7 +78,6 @@ export function buildCrl(
       sequence(authorityKeyIdentifier(subjectKeyIdentifier), extension(oids.crlNumber, false, integer(BigInt(number)))),
     ),
   );
-  return toPem('X509 CRL', signed(content, issuer.key));
 }
 
 function entry(now: number, { serial, reason, date = now }: Revocation): Asn1 {

@@ -17,7 +17,8 @@ export const oids = {
   extKeyUsage: '2.5.29.37',
   serverAuth: '1.3.6.1.5.5.7.3.1',
   clientAuth: '1.3.6.1.5.5.7.3.2',
-  // RFC 2985 section 5.4.2
+  // RFC 2985 sections 5.4.1 and 5.4.2
+  challengePassword: '1.2.840.113549.1.9.7',
   extensionRequest: '1.2.840.113549.1.9.14',
   // RFC 5758 section 3.2, RFC 8410 section 3, RFC 4055 section 5
   ecdsaWithSha256: '1.2.840.10045.4.3.2',

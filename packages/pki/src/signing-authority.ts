@@ -1,4 +1,4 @@
-import type { KeyObject } from 'node:crypto';
+import { createPublicKey, type KeyObject } from 'node:crypto';
 import type {
   Authority,
   AuthorityFileOptions,
@@ -8,15 +8,23 @@ import type {
   RawOverrides,
 } from './authority.js';
 import { type AuthorityParts, readAuthority, writeAuthority } from './authority-files.js';
-import { BACKDATE_MS, type BuiltCertificate, buildCertificate, type Instant } from './certificate.js';
+import {
+  BACKDATE_MS,
+  type BuiltCertificate,
+  buildCertificate,
+  type DraftIssuer,
+  draftCertificate,
+  type Instant,
+} from './certificate.js';
 import { readCertificate } from './certificate-fields.js';
 import { buildCrl, type CrlOptions } from './crl.js';
 import { parseCsr } from './csr.js';
 import { PkiError } from './errors.js';
 import type { KeyUsage } from './extensions.js';
 import { type IssuedCertificate, type IssuedIdentity, issuedIdentity } from './identity.js';
-import { generateKeys, privateKeyPem } from './keys.js';
+import { generateKeys, privateKeyPem, signed } from './keys.js';
 import { type DistinguishedName, type GeneralName, parseDnsName, parseIpAddress } from './names.js';
+import { toPem } from './pem.js';
 import { parseTrustDomain, parseWorkloadId } from './workload-id.js';
 
 const HOUR_MS = 3_600_000;
@@ -57,39 +65,34 @@ class SigningAuthority implements Authority {
   readonly notAfter: number;
   readonly #parts: AuthorityParts;
   readonly #pathLength: number;
+  /** Read once for all leaves. */
+  readonly #draftIssuer: DraftIssuer;
 
   constructor(parts: AuthorityParts) {
-    const { notAfter, pathLength = Number.POSITIVE_INFINITY } = readCertificate(parts.certificatePem);
+    const fields = readCertificate(parts.certificatePem);
+    const { notAfter, pathLength = Number.POSITIVE_INFINITY } = fields;
     this.trustDomain = parts.trustDomain;
     this.certificatePem = parts.certificatePem;
     this.bundlePem = parts.bundlePem;
     this.notAfter = notAfter;
     this.#parts = parts;
     this.#pathLength = pathLength;
+    this.#draftIssuer = { publicKey: createPublicKey(parts.key), fields };
   }
 
   intermediate(options: IntermediateOptions = {}): Authority {
-    const { algorithm, pathLength = 0, commonName = 'Sallyport intermediate' } = options;
-    if (pathLength >= this.#pathLength) {
-      throw new PkiError('path-length', `this authority has path length ${this.#pathLength}; issue from its parent`);
-    }
-    const { privateKey, publicKey } = generateKeys(algorithm);
-    const { pem } = buildCertificate({
-      subject: authorityName(this.trustDomain, commonName),
-      subjectPublicKey: publicKey,
-      issuer: this.#issuer,
-      ...validity(options, 30 * DAY_MS, this.notAfter),
-      basicConstraints: { ca: true, pathLength },
-      keyUsage: { bits: AUTHORITY_USAGE },
-      extendedKeyUsage: null,
-      subjectAltName: { names: [{ uri: `spiffe://${this.trustDomain}` }] },
-    });
+    const { privateKey, publicKey } = generateKeys(options.algorithm);
+    const pem = this.#certify(publicKey, options);
     return new SigningAuthority({
       ...this.#parts,
       certificatePem: pem,
       chainPem: pem + this.#parts.chainPem,
       key: privateKey,
     });
+  }
+
+  certifyIntermediate(csrPem: string, options: Omit<IntermediateOptions, 'algorithm'> = {}): string {
+    return this.#certify(parseCsr(csrPem).publicKey, options) + this.#parts.chainPem;
   }
 
   issue(options: IssueOptions): IssuedIdentity {
@@ -135,6 +138,23 @@ class SigningAuthority implements Authority {
     return { key: this.#parts.key, certificate: this.certificatePem };
   }
 
+  #certify(publicKey: KeyObject, options: Omit<IntermediateOptions, 'algorithm'>): string {
+    const { pathLength = 0, commonName = 'Sallyport intermediate' } = options;
+    if (pathLength >= this.#pathLength) {
+      throw new PkiError('path-length', `this authority has path length ${this.#pathLength}; issue from its parent`);
+    }
+    return buildCertificate({
+      subject: authorityName(this.trustDomain, commonName),
+      subjectPublicKey: publicKey,
+      issuer: this.#issuer,
+      ...validity(options, 30 * DAY_MS, this.notAfter),
+      basicConstraints: { ca: true, pathLength },
+      keyUsage: { bits: AUTHORITY_USAGE },
+      extendedKeyUsage: null,
+      subjectAltName: { names: [{ uri: `spiffe://${this.trustDomain}` }] },
+    }).pem;
+  }
+
   #issueFor(publicKey: KeyObject, options: Omit<IssueOptions, 'algorithm'>): IssuedCertificate {
     const id = parseWorkloadId(options.id);
     if (id.trustDomain !== this.trustDomain) {
@@ -145,14 +165,11 @@ class SigningAuthority implements Authority {
       ...(options.dns ?? []).map(parseDnsName),
       ...(options.ip ?? []).map(parseIpAddress),
     ];
-    return this.#withChain(
-      buildCertificate({
-        subjectPublicKey: publicKey,
-        issuer: this.#issuer,
-        ...validity(options, HOUR_MS, this.notAfter),
-        subjectAltName: { names },
-      }),
+    const { content, serial, notAfter } = draftCertificate(
+      { subjectPublicKey: publicKey, ...validity(options, HOUR_MS, this.notAfter), subjectAltName: { names } },
+      this.#draftIssuer,
     );
+    return this.#withChain({ pem: toPem('CERTIFICATE', signed(content, this.#parts.key)), serial, notAfter });
   }
 
   #withChain({ pem, serial, notAfter }: BuiltCertificate): IssuedCertificate {

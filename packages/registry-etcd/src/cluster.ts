@@ -6,9 +6,11 @@ import {
   clientHandshake,
   type EventSink,
   rememberSecret,
+  revocationProblem,
   ServerRefusedError,
   systemClock,
   type TlsHandle,
+  type VerifiedServer,
 } from '@sallyport/core/spi';
 import { authenticate, type Method } from './api/messages.js';
 import { type AnswerListener, type CloseStream, Connection } from './connection.js';
@@ -150,6 +152,8 @@ export class Cluster {
 
   #connect(): Connection {
     if (this.#closed) throw new CallError('FAILED_PRECONDITION', 'the registry session is closed');
+    const { suspended } = this.#tls;
+    if (suspended) throw new CallError('UNAVAILABLE', `the own identity may not be used: ${suspended.detail}`);
     this.#connection ??= this.#connectTo(this.#options.endpoints[this.#at % this.#options.endpoints.length]);
     return this.#connection;
   }
@@ -167,15 +171,14 @@ export class Cluster {
     });
   }
 
-  async #handshake(tcp: Socket, endpoint: EtcdEndpoint): Promise<Socket> {
+  async #handshake(tcp: Socket, endpoint: EtcdEndpoint): Promise<VerifiedServer> {
     try {
-      const { socket } = await clientHandshake(tcp, {
+      return await clientHandshake(tcp, {
         expect: { host: endpoint.host, identity: this.#options.identity },
         material: this.#tls.current(),
         protocols: ['h2'],
         timeoutMs: this.#options.timeouts.handshakeMs,
       });
-      return socket;
     } catch (error) {
       if (error instanceof ServerRefusedError && error.reason !== 'aborted' && error.reason !== 'timeout') {
         this.#events.emit('server-identity-refused', {
@@ -199,11 +202,18 @@ export class Cluster {
     connection.destroy();
   }
 
-  /** The certificate has changed: the next request goes out with the new one, the old connection finishes what it has. */
+  /**
+   * The certificate has changed: the next request goes out with the new one, the old connection finishes what it has. Unless
+   * our identity may not be used any more, or the member's certificate is revoked.
+   */
   #renew(): void {
     const old = this.#connection;
     this.#connection = undefined;
-    old?.retire(this.#options.timeouts.requestMs);
+    if (!old) return;
+    const { suspended } = this.#tls;
+    const problem = suspended ?? revocationProblem(this.#tls.current(), old.revocationKeys, systemClock.now());
+    if (problem) old.destroy();
+    else old.retire(this.#options.timeouts.requestMs);
   }
 }
 

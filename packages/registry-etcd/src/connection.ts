@@ -9,7 +9,7 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { CallError } from '@sallyport/core';
-import { ServerRefusedError } from '@sallyport/core/spi';
+import { ServerRefusedError, type VerifiedServer } from '@sallyport/core/spi';
 import type { Method } from './api/messages.js';
 import { describeEndpoint, type EtcdEndpoint, targetOf } from './endpoint.js';
 import { toCallError } from './errors.js';
@@ -17,7 +17,7 @@ import { toCallError } from './errors.js';
 export interface ConnectionOptions {
   readonly endpoint: EtcdEndpoint;
   /** Turns a TCP connection into a verified TLS socket, or rejects with ServerRefusedError. */
-  readonly handshake: (tcp: Socket) => Promise<Socket>;
+  readonly handshake: (tcp: Socket) => Promise<VerifiedServer>;
   readonly keepaliveIntervalMs: number;
   readonly keepaliveTimeoutMs: number;
   readonly maxMessageBytes: number;
@@ -41,6 +41,7 @@ export class Connection {
   readonly #calls = new Set<{ readonly cancel: () => void; readonly stream: boolean }>();
   readonly #sockets = new Set<Socket>();
   #problem: string | undefined;
+  #revocationKeys: readonly string[] = [];
   #closed = false;
 
   constructor(options: ConnectionOptions) {
@@ -114,6 +115,11 @@ export class Connection {
     return close;
   }
 
+  /** Of the member's certificate and of those above it; empty before the handshake. */
+  get revocationKeys(): readonly string[] {
+    return this.#revocationKeys;
+  }
+
   /** Its streams end now; what else was asked is answered, for a while. */
   retire(graceMs: number): void {
     this.#closed = true;
@@ -133,7 +139,8 @@ export class Connection {
   async #secure(tcp: Socket, handshake: ConnectionOptions['handshake']): Promise<Socket> {
     this.#track(tcp);
     try {
-      const socket = await handshake(tcp);
+      const { socket, revocationKeys } = await handshake(tcp);
+      this.#revocationKeys = revocationKeys;
       this.#track(socket);
       this.#problem = undefined;
       // With TLS 1.3 a server that refuses our certificate says so only after the handshake.

@@ -1,4 +1,12 @@
 export * from '@sallyport/core';
+export type {
+  FromAuthorityOptions,
+  FromVaultOptions,
+  FromWorkloadApiOptions,
+  VaultAuth,
+  VaultConnectionOptions,
+  VaultStoreOptions,
+} from '@sallyport/pki';
 export { type ConsulPolicyOptions, type ConsulRegistryOptions, consulPolicy } from '@sallyport/registry-consul';
 export {
   type EtcdRegistryOptions,
@@ -12,3 +20,7 @@ export { type ClientOptions, client, type ServerLimits, type ServerOptions, serv
 export { createService, type SallyportServiceOptions } from './create-service.js';
 // Takes precedence over the one of core: with the registries that need a server.
 export { registry } from './registry.js';
+// Takes precedence over the one of core: with the store of Vault.
+export { secret } from './secret.js';
+// Takes precedence over the one of core: with the sources that ask an authority.
+export { tls } from './tls.js';

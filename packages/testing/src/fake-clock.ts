@@ -4,6 +4,8 @@ import type { Clock } from '@sallyport/core/spi';
 export interface FakeClock extends Clock {
   /** Moves time forward; timers that fall due run in order, and what they set off gets a turn of the event loop each. */
   advance(ms: number): Promise<void>;
+  /** As a clock that is set, or a machine that slept: time is another at once, and no timer has run. */
+  jump(ms: number): void;
 }
 
 /** `startMs`: ms since the epoch, default now. */
@@ -17,6 +19,10 @@ export function fakeClock(startMs: number = Date.now()): FakeClock {
       const timer = { at: now + ms, callback };
       timers.add(timer);
       return { cancel: () => timers.delete(timer) };
+    },
+    jump(ms) {
+      now += ms;
+      for (const timer of timers) timer.at += ms;
     },
     async advance(ms) {
       const end = now + ms;

@@ -19,6 +19,8 @@ export interface IssuedMaterial {
   readonly bundles?: Readonly<Record<string, string>>;
   /** Revocation lists: one for each issuer in the chain, the root included. */
   readonly crlPems?: readonly string[];
+  /** How long the lists count after their time, ms. Left out: 0. */
+  readonly revocationGraceMs?: number;
 }
 
 /** A TLS source in memory, for tests: holds what it is given, and swaps it when it is told to. */
@@ -50,13 +52,18 @@ export class IssuedSource implements TlsSource {
     this.#issued = issued;
   }
 
+  /** As an issuer that takes the identity back: nothing may use it until the next `rotate`. */
+  withdraw(detail: string): void {
+    this.#holder?.withdraw(detail);
+  }
+
   #material(issued: IssuedMaterial, now: number): TlsMaterial {
     const { material, violations } = this.#parse(issued, now);
     if (!material) throw new InsecureConfigurationError('issued material', violations);
     return material;
   }
 
-  #parse({ identity, bundlePem, bundles, crlPems }: IssuedMaterial, now: number) {
+  #parse({ identity, bundlePem, bundles, crlPems, revocationGraceMs = 0 }: IssuedMaterial, now: number) {
     return parseMaterial(
       {
         cert: identity.certificatePem,
@@ -65,7 +72,7 @@ export class IssuedSource implements TlsSource {
         bundles: bundles ?? {},
         crl: crlPems ?? [],
       },
-      { generation: this.#generation, now },
+      { generation: this.#generation, now, revocationGraceMs },
     );
   }
 }

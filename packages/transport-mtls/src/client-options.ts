@@ -12,7 +12,9 @@ export interface ClientOptions {
   readonly keepaliveIntervalMs?: number;
   /** Time it has to answer, ms. Default 10,000. */
   readonly keepaliveTimeoutMs?: number;
-  /** What running calls get on a connection that a certificate rotation has replaced, ms. Default 5 minutes. */
+  /** Age at which a connection is replaced, ms: bounds how long an old identity lives. Default 30 minutes. */
+  readonly maxConnectionAgeMs?: number;
+  /** What running calls get on a connection that a certificate rotation or its age has replaced, ms. Default 5 minutes. */
   readonly rotationGraceMs?: number;
 }
 
@@ -24,6 +26,7 @@ const schema = z.strictObject({
   maxMessageBytes: limit({ max: 256 * 1024 * 1024 }).default(4 * 1024 * 1024),
   keepaliveIntervalMs: durationMs({ min: 1000 }).default(30_000),
   keepaliveTimeoutMs: durationMs().default(10_000),
+  maxConnectionAgeMs: durationMs().default(30 * 60_000),
   rotationGraceMs: durationMs().default(5 * 60_000),
 });
 

@@ -8,9 +8,11 @@ import {
   type ConnectionPool,
   type ConnectTarget,
   clientHandshake,
-  isRevoked,
+  type EventMap,
+  every,
   type OutgoingCall,
   type PeerIdentity,
+  revocationProblem,
   ServerRefusedError,
   Status,
   type Timer,
@@ -18,12 +20,15 @@ import {
   type UnaryFlight,
 } from '@sallyport/core/spi';
 import type { ResolvedClientOptions } from './client-options.js';
+import { coarse, lifeOf, spread } from './connection-life.js';
 import { FastChannel } from './fast/client-lane.js';
 import { DeadlineWheel } from './fast/deadline-wheel.js';
 import { FAST_PROTOCOL } from './fast/protocol.js';
 import { GrpcChannel } from './grpc/client-lane.js';
 import { type ClientLane, type LaneName, protocolOf } from './lane.js';
 
+/** How often connections are checked for their age and for certificates that end, ms. */
+const PATROL_MS = 1000;
 /** The handshake's own timeout speaks first, because it knows why. */
 const LAST_WORD_MS = 50;
 
@@ -33,6 +38,8 @@ interface PoolContext {
   /** In order of preference. */
   readonly lanes: readonly LaneName[];
   readonly wheel: DeadlineWheel;
+  /** The time of a connection is up. */
+  readonly onOld: () => void;
   /** Targets that speak plain gRPC only: asked once, then dialled as such. */
   readonly plainPeers: Set<string>;
 }
@@ -44,11 +51,14 @@ export class Pool implements ConnectionPool {
   /** Replaced ones whose calls are still running. */
   readonly #retired = new Set<PooledConnection>();
   readonly #unsubscribe: () => void;
+  readonly #patrol: Timer;
   #closed = false;
 
   constructor(host: ClientHost, options: ResolvedClientOptions, lanes: readonly LaneName[]) {
-    this.#context = { host, options, lanes, wheel: new DeadlineWheel(), plainPeers: new Set() };
+    const onOld = () => this.#inspect();
+    this.#context = { host, options, lanes, wheel: new DeadlineWheel(), onOld, plainPeers: new Set() };
     this.#unsubscribe = host.tls.onChange((material) => this.#follow(material));
+    this.#patrol = every(host.clock, PATROL_MS, () => this.#inspect());
   }
 
   live(target: ConnectTarget): Connection | undefined {
@@ -85,6 +95,7 @@ export class Pool implements ConnectionPool {
   async close(): Promise<void> {
     this.#closed = true;
     this.#unsubscribe();
+    this.#patrol.cancel();
     for (const connection of [...this.#connections.values(), ...this.#retired]) connection.destroy();
     this.#connections.clear();
     this.#retired.clear();
@@ -92,6 +103,8 @@ export class Pool implements ConnectionPool {
 
   #connectionTo(target: ConnectTarget): PooledConnection {
     if (this.#closed) throw new CallError('UNAVAILABLE', 'the client is closed');
+    const { suspended } = this.#context.host.tls;
+    if (suspended) throw new CallError('UNAVAILABLE', `the own identity may not be used: ${suspended.detail}`);
     const known = this.#connections.get(target.key);
     if (known && !known.spent) return known;
     if (known) this.#retire(known);
@@ -109,9 +122,21 @@ export class Pool implements ConnectionPool {
   }
 
   #follow(material: TlsMaterial): void {
-    for (const connection of [...this.#connections.values(), ...this.#retired]) connection.revoke(material);
-    for (const connection of this.#connections.values()) this.#retire(connection);
-    this.#connections.clear();
+    for (const connection of [...this.#connections.values(), ...this.#retired]) connection.judge(material);
+    this.#retireWhere((connection) => connection.ended || connection.outdated);
+  }
+
+  #inspect(): void {
+    for (const connection of [...this.#connections.values(), ...this.#retired]) connection.endInTime();
+    this.#retireWhere((connection) => connection.ended || connection.old);
+  }
+
+  #retireWhere(condition: (connection: PooledConnection) => boolean): void {
+    for (const [key, connection] of this.#connections) {
+      if (!condition(connection)) continue;
+      this.#connections.delete(key);
+      this.#retire(connection);
+    }
   }
 
   #retire(connection: PooledConnection): void {
@@ -122,6 +147,8 @@ export class Pool implements ConnectionPool {
 
 class PooledConnection implements Connection {
   readonly target: ConnectTarget;
+  /** Whether it was ended for good, whatever its calls. */
+  ended = false;
   readonly #context: PoolContext;
   readonly #material: TlsMaterial;
   #lane: ClientLane | undefined;
@@ -132,7 +159,11 @@ class PooledConnection implements Connection {
   #tcp: Socket | undefined;
   #socket: TLSSocket | undefined;
   #peer: PeerIdentity | undefined;
-  #revocationKey: string | undefined;
+  #revocationKeys: readonly string[] = [];
+  /** When it is to be replaced, and when it ends; ms since the epoch. */
+  #oldAt = Number.POSITIVE_INFINITY;
+  #endsAt = Number.POSITIVE_INFINITY;
+  #age: Timer | undefined;
   #attempt: Promise<void> | undefined;
   #lastFailure = 'nobody answers';
   #onIdle: (() => void) | undefined;
@@ -179,6 +210,11 @@ class PooledConnection implements Connection {
     return this.#material !== this.#context.host.tls.current();
   }
 
+  /** Its time is up: another one takes the calls to come, and the running ones have a while. */
+  get old(): boolean {
+    return this.#context.host.clock.now() >= this.#oldAt;
+  }
+
   /** Joins the attempt under way, or starts one; the attempt outlives an impatient call, because others may have joined it. */
   ready(deadlineAt: number): Promise<void> {
     if (this.usable) return Promise.resolve();
@@ -201,31 +237,38 @@ class PooledConnection implements Connection {
     this.#onIdle = () => {
       this.#onIdle = undefined;
       this.#grace?.cancel();
+      this.#age?.cancel();
       if (this.#lane) this.#lane.close();
       // The attempt under way fails, and those who wait for it try again with the new identity.
       else this.#tcp?.destroy();
       onClosed();
     };
-    this.#grace = this.#context.host.clock.after(this.#context.options.rotationGraceMs, () => {
+    const { host, options } = this.#context;
+    const graceMs = Math.min(options.rotationGraceMs, coarse(this.#endsAt - host.clock.now()));
+    this.#grace = host.clock.after(graceMs, () => {
       this.#onIdle?.();
       this.destroy();
     });
     this.#closeIfIdle();
   }
 
-  /** Ends the connection at once when the server's certificate has been revoked. */
-  revoke(material: TlsMaterial): void {
-    if (this.#revocationKey === undefined || !isRevoked(material, this.#revocationKey)) return;
-    this.#context.host.events.emit('connection-closed-by-policy', {
-      peer: this.peer.id,
-      reason: 'revoked',
-      detail: `serial ${this.peer.serial}`,
-    });
-    this.destroy();
+  /** Ends the connection at once when the server's certificate has been revoked, or our own may not be used any more. */
+  judge(material: TlsMaterial): void {
+    const { suspended } = this.#context.host.tls;
+    const problem = suspended ?? revocationProblem(material, this.#revocationKeys, this.#context.host.clock.now());
+    if (problem) this.#evict(problem);
+  }
+
+  /** No connection outlives the certificates it was opened with, whatever calls are still running. */
+  endInTime(): void {
+    if (this.#context.host.clock.now() <= this.#endsAt) return;
+    this.#evict({ reason: 'expired', detail: 'a certificate it was opened with has expired' });
   }
 
   destroy(): void {
+    this.ended = true;
     this.#grace?.cancel();
+    this.#age?.cancel();
     this.#lane?.close();
     this.#grpc?.close();
     this.#socket?.destroy();
@@ -326,6 +369,16 @@ class PooledConnection implements Connection {
     throw new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`);
   }
 
+  #beginLife(peer: PeerIdentity): void {
+    const { options, host, onOld } = this.#context;
+    const now = host.clock.now();
+    const { endsAt, drainAt } = lifeOf([this.#material, peer], options.rotationGraceMs, now);
+    this.#endsAt = endsAt;
+    this.#oldAt = Math.min(now + spread(options.maxConnectionAgeMs), now + coarse(drainAt - now));
+    this.#age?.cancel();
+    this.#age = host.clock.after(this.#oldAt - now, onOld);
+  }
+
   get #address(): string {
     const { host, port } = this.target.endpoint;
     return `${host}:${port}`;
@@ -333,7 +386,7 @@ class PooledConnection implements Connection {
 
   async #handshake(tcp: Socket, protocols: readonly string[], deadlineAt: number): Promise<TLSSocket> {
     try {
-      const { socket, peer, revocationKey } = await clientHandshake(tcp, {
+      const { socket, peer, revocationKeys } = await clientHandshake(tcp, {
         expect: { identity: this.target.expect },
         material: this.#material,
         protocols,
@@ -341,7 +394,8 @@ class PooledConnection implements Connection {
       });
       this.#socket = socket;
       this.#peer = peer;
-      this.#revocationKey = revocationKey;
+      this.#revocationKeys = revocationKeys;
+      this.#beginLife(peer);
       return socket;
     } catch (error) {
       this.#refused(error);
@@ -349,6 +403,15 @@ class PooledConnection implements Connection {
         ? new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`)
         : error;
     }
+  }
+
+  #evict({ reason, detail }: Pick<EventMap['connection-closed-by-policy'], 'reason' | 'detail'>): void {
+    // Once: what was ended is looked at again until its calls have heard of it.
+    if (this.#peer && !this.ended) {
+      const peer = this.#peer.id;
+      this.#context.host.events.emit('connection-closed-by-policy', { peer, reason, detail });
+    }
+    this.destroy();
   }
 
   #refused(error: unknown): void {

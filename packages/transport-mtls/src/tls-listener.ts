@@ -1,29 +1,29 @@
-import { X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import {
   CallError,
   type Endpoint,
+  type EventMap,
   every,
   type HandshakeRefusal,
   handshakeRefusal,
-  isRevoked,
   type Listener,
   type PeerIdentity,
   type PeerVerdict,
   presentedPeer,
-  revocationKeyOf,
+  revocationProblem,
   type ServerHost,
   serverTlsOptions,
   type Timer,
   type TlsMaterial,
   verifyPeer,
 } from '@sallyport/core/spi';
+import { coarse, lifeOf, spread } from './connection-life.js';
 import { FloodGuard, maxUnexplainedOfPeer } from './flood-guard.js';
 import type { LaneConnection, MakeServerLane, ServerLane } from './lane.js';
 import { isWildcard, type ResolvedServerOptions } from './server-options.js';
 
-/** How often connections are checked for floods and expired certificates, ms. */
+/** How often connections are checked for floods and certificates that end, ms. */
 const PATROL_MS = 1000;
 /** How long whoever was closed for abuse stays outside: else the next connection would go on where the last one ended. */
 const BARRED_MS = 10_000;
@@ -43,17 +43,19 @@ interface Accepted {
   readonly identity: PeerIdentity;
   readonly guard: FloodGuard;
   readonly lane: LaneConnection;
-  readonly revocationKey: string;
-  expired: boolean;
+  readonly revocationKeys: readonly string[];
+  /** When the first of the two certificates it was opened with ends; ms since the epoch. */
+  readonly endsAt: number;
 }
 
 interface Admission {
   readonly ok: true;
   readonly lane: ServerLane;
   readonly identity: PeerIdentity;
-  readonly revocationKey: string;
+  readonly revocationKeys: readonly string[];
 }
 
+type Eviction = Pick<EventMap['connection-closed-by-policy'], 'reason' | 'detail'>;
 type Refusal = Extract<PeerVerdict, { ok: false }>;
 
 /** The one door: TCP, TLS 1.3 with a client certificate, identity, ALPN; then the lane of that protocol takes over. */
@@ -86,12 +88,14 @@ class TlsListener implements Listener {
       // Lanes write whole turns: holding a small one back until the last is acknowledged (Nagle) costs up to 40 ms.
       socket.setNoDelay(true);
       this.#track(socket);
+      // Before its handshake, which would show a certificate that is not ours to use; the error below tells of it.
+      if (host.tls.suspended) socket.destroy();
     });
     this.#server.on('drop', (drop) => {
       this.#refused('too-many-connections', 'the limit of connections is reached', drop?.remoteAddress);
     });
     this.#server.on('tlsClientError', (error, socket) => {
-      const { reason, detail } = handshakeRefusal(error, socket);
+      const { reason, detail } = host.tls.suspended ?? handshakeRefusal(error, socket);
       this.#refused(reason, detail, addressOf(socket));
       // Without it a socket whose handshake timed out stays open.
       socket.destroy();
@@ -193,7 +197,7 @@ class TlsListener implements Listener {
     if (!presented) return refusal('no-certificate', 'the client presented no certificate');
     const verdict = verifyPeer(presented, this.#host.tls.current());
     if (!verdict.ok) return verdict;
-    const { peer: identity } = verdict;
+    const { peer: identity, revocationKeys } = verdict;
     if (this.#barred.has(identity.id)) {
       return refusal('abuse', 'a connection of this identity was closed for abuse a moment ago', identity.id);
     }
@@ -201,16 +205,20 @@ class TlsListener implements Listener {
     if (open >= this.#options.limits.maxConnectionsPerPeer) {
       return refusal('too-many-connections', `${open} connections of this identity are open`, identity.id);
     }
-    return { ok: true, lane, identity, revocationKey: revocationKeyOf(new X509Certificate(presented.raw)) };
+    return { ok: true, lane, identity, revocationKeys };
   }
 
-  #serve(socket: TLSSocket, { lane, identity, revocationKey }: Admission): void {
+  #serve(socket: TLSSocket, { lane, identity, revocationKeys }: Admission): void {
+    const { maxConnectionAgeMs, maxConnectionAgeGraceMs } = this.#options.limits;
     const guard = new FloodGuard(this.#options.limits.maxMessageBytes);
     this.#perPeer.set(identity.id, (this.#perPeer.get(identity.id) ?? 0) + 1);
     const connection = lane.accept(socket, { identity, guard });
-    this.#accepted.set(socket, { identity, guard, lane: connection, revocationKey, expired: false });
-    const { maxConnectionAgeMs, maxConnectionAgeGraceMs } = this.#options.limits;
-    const age = this.#host.clock.after(spreadAge(maxConnectionAgeMs), () => connection.drain(maxConnectionAgeGraceMs));
+    const { clock, tls } = this.#host;
+    const { endsAt, drainAt } = lifeOf([identity, tls.current()], maxConnectionAgeGraceMs, clock.now());
+    this.#accepted.set(socket, { identity, guard, lane: connection, revocationKeys, endsAt });
+    const age = clock.after(Math.min(spread(maxConnectionAgeMs), coarse(drainAt - clock.now())), () => {
+      connection.drain(Math.min(maxConnectionAgeGraceMs, Math.max(1, endsAt - clock.now())));
+    });
     socket.on('error', (error) => this.#failed(error, identity));
     socket.once('close', () => {
       age.cancel();
@@ -223,12 +231,20 @@ class TlsListener implements Listener {
     });
   }
 
-  /** New material: new handshakes use it at once; peers that it revokes leave at once. */
+  /** New handshakes use new material at once; whoever must not stay leaves at once, and without an identity everybody. */
   #follow(material: TlsMaterial): void {
+    const { suspended } = this.#host.tls;
+    if (suspended) {
+      for (const [socket, { identity }] of this.#accepted) this.#evict(socket, identity, suspended);
+      for (const socket of this.#sockets) socket.destroy();
+      return;
+    }
     // setSecureContext resets whatever it is not given again, the minimum version among it.
     this.#server.setSecureContext(serverTlsOptions(material));
-    for (const [socket, { identity, revocationKey }] of this.#accepted) {
-      if (isRevoked(material, revocationKey)) this.#evict(socket, identity, 'revoked', `serial ${identity.serial}`);
+    const now = this.#host.clock.now();
+    for (const [socket, { identity, revocationKeys }] of this.#accepted) {
+      const problem = revocationProblem(material, revocationKeys, now);
+      if (problem) this.#evict(socket, identity, problem);
     }
   }
 
@@ -237,17 +253,12 @@ class TlsListener implements Listener {
     for (const [id, until] of this.#barred) if (until <= now) this.#barred.delete(id);
     const floods = this.#floods();
     for (const [socket, accepted] of this.#accepted) {
-      const { identity, lane } = accepted;
+      const { identity, endsAt } = accepted;
       if (floods.has(accepted)) {
-        this.#evict(socket, identity, 'abuse', 'flood of frames that carry no call');
-      } else if (now > identity.notAfter && !accepted.expired) {
-        accepted.expired = true;
-        this.#host.events.emit('connection-closed-by-policy', {
-          peer: identity.id,
-          reason: 'expired',
-          detail: 'the certificate it was opened with has expired',
-        });
-        lane.drain(this.#options.limits.maxConnectionAgeGraceMs);
+        this.#barred.set(identity.id, now + BARRED_MS);
+        this.#evict(socket, identity, { reason: 'abuse', detail: 'flood of frames that carry no call' });
+      } else if (now > endsAt) {
+        this.#evict(socket, identity, { reason: 'expired', detail: 'a certificate it was opened with has expired' });
       }
     }
   }
@@ -271,7 +282,7 @@ class TlsListener implements Listener {
     this.#host.events.emit('connection-closed-by-policy', { peer: id, reason: 'abuse', detail: error.message });
   }
 
-  #evict(socket: TLSSocket, identity: PeerIdentity, reason: 'revoked' | 'abuse', detail: string): void {
+  #evict(socket: TLSSocket, identity: PeerIdentity, { reason, detail }: Eviction): void {
     this.#host.events.emit('connection-closed-by-policy', { peer: identity.id, reason, detail });
     socket.destroy();
   }
@@ -304,14 +315,6 @@ function bindProblem(code: string): string {
  */
 function addressOf(socket: TLSSocket): string | undefined {
   return socket.remoteAddress ?? (socket as unknown as { readonly _parent?: Socket })._parent?.remoteAddress;
-}
-
-/**
- * Up to a tenth less, so that peers which came together do not come back together. In whole hundredths: Node keeps a list
- * for every length of timer until it would have fired, even when the timer was cancelled, and each connection would leave one.
- */
-function spreadAge(ms: number): number {
-  return Math.ceil(ms * (1 - Math.floor(Math.random() * 11) / 100));
 }
 
 function refusal(reason: HandshakeRefusal, detail: string, peer?: string): Refusal {

@@ -8,17 +8,20 @@ import {
   type SallyportEvent,
   type Service,
 } from '@sallyport/core';
-import { type Mesh, mesh } from '@sallyport/testing';
+import { type IssuedMaterial, type Mesh, mesh } from '@sallyport/testing';
 import type { ServerLimits } from '@sallyport/transport-mtls';
 import { eventually } from '../eventually.js';
 import type { Lane } from '../lanes.js';
 import type { Approach, Attempt, Credentials, Intruder } from './intruders.js';
+import type { SourceKind } from './source-kinds.js';
 import { CANARY, TREASURE, Vault } from './vault.js';
 
 export interface StrongholdOptions {
   /** Rules beside the one that lets `web` in. */
   readonly rules?: (m: Mesh) => readonly Rule[];
   readonly limits?: ServerLimits;
+  /** Where its identity comes from. Left out: from the mesh. */
+  readonly source?: SourceKind;
 }
 
 /** What must be heard of an attack. */
@@ -51,6 +54,8 @@ export interface Stronghold extends AsyncDisposable {
   serves(intruder: Intruder, change?: Partial<Approach>): Promise<void>;
   /** Whatever happened before: good callers are served, old and new ones. */
   stillServes(): Promise<void>;
+  /** Gives it new material: a new leaf, with these parts. */
+  supply(parts: Partial<IssuedMaterial>): void;
   /** No event holds a key or anything of a request. */
   tellsNoSecret(...keys: Credentials[]): void;
 }
@@ -61,10 +66,12 @@ const ALARMS: ReadonlySet<EventType> = new Set<EventType>([
   'connection-closed-by-policy',
 ]);
 
-export async function stronghold(lane: Lane, { rules, limits }: StrongholdOptions = {}): Promise<Stronghold> {
+export async function stronghold(lane: Lane, { rules, limits, source }: StrongholdOptions = {}): Promise<Stronghold> {
   const m = mesh();
   let handled = 0;
+  const supplied = await source?.open(m, 'vault');
   const service = m.service('vault', {
+    ...supplied?.asOptions,
     authorize: [allow({ from: m.id('web'), to: 'threats.v1.Vault/*' }), ...(rules?.(m) ?? [])],
     ...(limits ? { server: { limits } } : {}),
   });
@@ -144,7 +151,11 @@ export async function stronghold(lane: Lane, { rules, limits }: StrongholdOption
     serves,
     stillServes,
     tellsNoSecret,
-    [Symbol.asyncDispose]: () => m.stop(),
+    supply: (parts) => (supplied ? supplied.supply(parts) : m.rotate(service, parts)),
+    async [Symbol.asyncDispose]() {
+      await m.stop();
+      await supplied?.[Symbol.asyncDispose]();
+    },
   };
 }
 

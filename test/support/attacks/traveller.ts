@@ -10,13 +10,14 @@ import {
   type Service,
   Status,
 } from '@sallyport/core';
-import { type Mesh, mesh } from '@sallyport/testing';
+import { type IssuedMaterial, type Mesh, mesh } from '@sallyport/testing';
 import type { ClientOptions } from '@sallyport/transport-mtls';
 import { eventually } from '../eventually.js';
 import { instanceOf } from '../instance.js';
 import type { Lane } from '../lanes.js';
 import { contextOf } from '../registry-context.js';
 import type { Guise, Impostor, ImpostorKind } from './impostors.js';
+import type { SourceKind } from './source-kinds.js';
 import { assertFields, assertNoSecret } from './stronghold.js';
 import { CANARY, TREASURE, Vault } from './vault.js';
 
@@ -48,16 +49,25 @@ export interface Traveller extends AsyncDisposable {
   refusesServer(impostor: Impostor, expected: Disappointment): Promise<CallError>;
   /** A server of that kind is called and answers. */
   calls(kind: ImpostorKind, change?: Partial<Guise>): Promise<void>;
+  /** Gives it new material: a new leaf, with these parts. */
+  supply(parts: Partial<IssuedMaterial>): void;
 }
 
 export interface TravellerOptions extends ClientOptions {
   /** Its rules for what it calls. Left out: it has none. */
   readonly outgoing?: (m: Mesh) => readonly Rule[];
+  /** Where its identity comes from. Left out: from the mesh. */
+  readonly source?: SourceKind;
 }
 
-export async function traveller(lane: Lane, { outgoing, ...options }: TravellerOptions = {}): Promise<Traveller> {
+export async function traveller(
+  lane: Lane,
+  { outgoing, source, ...options }: TravellerOptions = {},
+): Promise<Traveller> {
   const m = mesh();
+  const supplied = await source?.open(m, 'web');
   const web = m.service('web', {
+    ...supplied?.asOptions,
     client: { connectTimeoutMs: 2000, ...options },
     ...(outgoing ? { authorizeOutgoing: outgoing(m) } : {}),
   });
@@ -124,9 +134,11 @@ export async function traveller(lane: Lane, { outgoing, ...options }: TravellerO
     refuses,
     refusesServer,
     calls,
+    supply: (parts) => (supplied ? supplied.supply(parts) : m.rotate(web, parts)),
     async [Symbol.asyncDispose]() {
       await registry.close();
       await m.stop();
+      await supplied?.[Symbol.asyncDispose]();
     },
   };
 }

@@ -136,6 +136,7 @@ describe('options of client()', () => {
     'connectTimeoutMs',
     'maxMessageBytes',
     'keepaliveTimeoutMs',
+    'maxConnectionAgeMs',
     'rotationGraceMs',
   ];
   for (const name of names) {

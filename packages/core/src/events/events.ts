@@ -2,6 +2,7 @@ import type { StatusName } from '../errors.js';
 import type { Violation } from '../policy/violation.js';
 import type { RegistryState } from '../registry/registry.js';
 import type { ServiceState } from '../service/lifecycle.js';
+import type { Suspension } from '../tls/source.js';
 
 /** Why a peer was turned away at the door. Stable: dashboards and tests refer to it. */
 export type HandshakeRefusal =
@@ -19,6 +20,7 @@ export type HandshakeRefusal =
   | 'resumed' // a resumed session shows no certificate
   | 'timeout'
   | 'too-many-connections'
+  | 'withdrawn' // our own identity may not be used any more
   | 'abuse' // a connection of this identity was closed for a flood a moment ago
   | 'aborted' // the peer hung up in mid-handshake
   | 'other';
@@ -37,7 +39,11 @@ export interface EventMap {
   /** `peer` is the caller: a stranger, or this service itself where its rules for outgoing calls deny. */
   'call-denied': { peer: string; method: string; rule: string | undefined };
   'call-rejected': { peer: string; method: string; status: StatusName; detail: string };
-  'connection-closed-by-policy': { peer: string; reason: 'revoked' | 'abuse' | 'expired'; detail: string };
+  'connection-closed-by-policy': {
+    peer: string;
+    reason: 'revoked' | 'revocation-unknown' | 'expired' | 'withdrawn' | 'abuse';
+    detail: string;
+  };
   'registry-record-refused': { target: string; instance: string; detail: string };
   /** A credential that can do too much was let through, for the reason that the configuration gives. */
   'registry-credential-too-powerful': { registry: string; credential: string; detail: string; reason: string };
@@ -48,10 +54,21 @@ export interface EventMap {
   rotated: { identity: string; serial: string; notAfter: number; generation: number };
   'rotation-failed': { detail: string };
   expiring: { identity: string; notAfter: number; remainingMs: number };
+  /** A revocation list is not renewed. `remainingMs`: until `closesAt`, when nobody below that authority is let in or kept. */
+  'revocation-stale': { authority: string; nextUpdate: number; closesAt: number; remainingMs: number };
+  /** No connection is opened or kept until there is new material (`rotated`). */
+  'identity-suspended': { identity: string; reason: Suspension['reason']; detail: string };
   'rules-reloaded': { file: string; rules: number };
   'rules-reload-failed': { file: string; detail: string };
   /** The rule names a method that its service does not have: it can never apply, which is probably a mistake. */
   'rule-without-method': { rule: string; method: string };
+  // The authority as a service
+  'certificate-issued': { identity: string; serial: string; notAfter: number; purpose: 'join-token' | 'renewal' };
+  /** `code` as in the protocol of the authority. */
+  'issuance-refused': { code: string; detail: string; remoteAddress: string; peer?: string };
+  'certificates-revoked': { identity: string; serials: readonly string[]; reason: string; by: string };
+  /** It cannot sign, write or publish now; what it published last stays. */
+  'authority-degraded': { detail: string };
   // Lifecycle
   'service-state': { from: ServiceState; to: ServiceState };
   readiness: { ready: boolean; reasons: readonly string[] };

@@ -23,9 +23,15 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   rotated: 'info',
   'rotation-failed': 'error',
   expiring: 'warn',
+  'revocation-stale': 'warn',
+  'identity-suspended': 'error',
   'rules-reloaded': 'info',
   'rules-reload-failed': 'error',
   'rule-without-method': 'warn',
+  'certificate-issued': 'info',
+  'issuance-refused': 'warn',
+  'certificates-revoked': 'warn',
+  'authority-degraded': 'error',
   'service-state': 'debug',
   readiness: 'info',
   listening: 'info',
@@ -39,5 +45,6 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
 
 export function levelOf(event: SallyportEvent): LogLevel {
   if (event.type === 'registry-state' && event.state === 'fresh') return 'info';
+  if (event.type === 'revocation-stale' && event.remainingMs === 0) return 'error';
   return levels[event.type];
 }

@@ -37,12 +37,26 @@ function sentence(event: SallyportEvent): string {
       return `kept the last good certificate: ${event.detail}`;
     case 'expiring':
       return `the certificate of ${event.identity} expires in ${Math.round(event.remainingMs / 1000)} s`;
+    case 'revocation-stale':
+      return event.remainingMs === 0
+        ? `the revocation list of ${event.authority} has run out: nobody below that authority is let in`
+        : `the revocation list of ${event.authority} is not renewed; in ${Math.round(event.remainingMs / 1000)} s nobody below that authority is let in`;
+    case 'identity-suspended':
+      return `uses the identity ${event.identity} no more: ${event.reason} (${event.detail})`;
     case 'rules-reloaded':
       return `now ${event.rules} rules from ${event.file}`;
     case 'rules-reload-failed':
       return `kept the last good rules of ${event.file}: ${event.detail}`;
     case 'rule-without-method':
       return `the rule ${event.rule} names ${event.method}, which its service does not have`;
+    case 'certificate-issued':
+      return `issued certificate ${event.serial} to ${event.identity} for a ${event.purpose}, valid until ${new Date(event.notAfter).toISOString()}`;
+    case 'issuance-refused':
+      return `refused ${event.peer ?? 'a stranger'} at ${event.remoteAddress}: ${event.code} (${event.detail})`;
+    case 'certificates-revoked':
+      return `${event.by} revoked ${event.identity}: ${event.serials.length} certificates (${event.reason})`;
+    case 'authority-degraded':
+      return `the authority cannot do all it should: ${event.detail}`;
     case 'service-state':
       return `${event.from} -> ${event.to}`;
     case 'readiness':

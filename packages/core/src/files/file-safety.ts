@@ -4,6 +4,7 @@ import { isAbsolute, join, sep } from 'node:path';
 
 /** Keys, bundles and revocation lists are far smaller; whatever is larger is something else. */
 export const MAX_FILE_BYTES = 4 * 1024 * 1024;
+const PERMISSION_DENIED = 'permission denied';
 /** As Linux. */
 const MAX_LINKS = 40;
 /** Windows has neither modes nor owners that Node could see. */
@@ -23,7 +24,10 @@ export interface FileFinding {
 }
 
 export interface FileExpectations {
-  /** Nobody but the owner may read it: keys and secrets. */
+  /**
+   * Keys and secrets: nobody but the owner may read it. Of a file of root, unless root reads it, also one group: it is how root
+   * hands a key to a service, and Kubernetes to a pod with fsGroup.
+   */
   readonly private: boolean;
 }
 
@@ -33,27 +37,51 @@ export interface SafeFile {
   readonly findings: readonly FileFinding[];
 }
 
+export interface SafeBytes {
+  /** Undefined exactly when there are findings. */
+  readonly bytes: Buffer | undefined;
+  readonly findings: readonly FileFinding[];
+}
+
 /**
- * Reads a file of at most 4 MiB that nobody else could have written or, if it is private, read. Never throws.
+ * Reads a text file of at most 4 MiB that nobody else could have written or, if it is private, read. Never throws.
  *
  * Every symbolic link on the path is followed, and the folder that holds a link is checked like the folder that holds the
  * file: who may replace the link may replace the file.
  */
 export async function readSafeFile(path: string, expected: FileExpectations): Promise<SafeFile> {
+  const { bytes, findings } = await readSafeBytes(path, expected);
+  return { text: bytes?.toString('utf8'), findings };
+}
+
+/** As `readSafeFile`, for a file that holds no text. */
+export async function readSafeBytes(path: string, expected: FileExpectations): Promise<SafeBytes> {
+  const way: Way = { findings: new Map(), kubernetes: false };
+  const found = (findings: FileFinding[]): SafeBytes => ({
+    bytes: undefined,
+    findings: way.kubernetes ? findings.map(withKubernetesRemedy) : findings,
+  });
   try {
-    const findings = await wayFindings(path);
+    await walk(path, way);
     const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK); // a FIFO must not block
     try {
       // Of the open file, not of the path: what is checked is what is read.
       const stats = await file.stat();
-      findings.push(...fileFindings(path, stats, expected));
-      return findings.length > 0 ? { text: undefined, findings } : { text: await file.readFile('utf8'), findings };
+      const findings = [...way.findings.values(), ...fileFindings(path, stats, expected)];
+      return findings.length > 0 ? found(findings) : { bytes: await file.readFile(), findings };
     } finally {
       await file.close();
     }
   } catch (error) {
-    return { text: undefined, findings: [{ danger: 'unreadable', problem: `${path}: ${reasonOf(error)}` }] };
+    return found([{ danger: 'unreadable', problem: `${path}: ${reasonOf(error)}` }]);
   }
+}
+
+/** What the volume's definition must say, because nobody can chmod what is mounted. */
+function withKubernetesRemedy({ danger, problem }: FileFinding): FileFinding {
+  if (danger !== 'exposed' && !problem.endsWith(PERMISSION_DENIED)) return { danger, problem };
+  const remedy = 'in the volume of the pod set defaultMode: 0400 and, for a user other than root, fsGroup';
+  return { danger, problem: `${problem} (${remedy})` };
 }
 
 function fileFindings(path: string, file: Stats, expected: FileExpectations): FileFinding[] {
@@ -66,7 +94,7 @@ function fileFindings(path: string, file: Stats, expected: FileExpectations): Fi
   if (!isTrusted(file)) {
     findings.push({ danger: expected.private ? 'exposed' : 'replaceable', problem: `${path} belongs to another user` });
   }
-  if (expected.private && (file.mode & 0o077) !== 0) {
+  if (expected.private && isExposed(file)) {
     findings.push({ danger: 'exposed', problem: `${path} has mode ${octal(file)}; only its owner may have access` });
   } else if (isWritableByOthers(file)) {
     findings.push({ danger: 'replaceable', problem: `${path} has mode ${octal(file)}; others may write it` });
@@ -74,11 +102,17 @@ function fileFindings(path: string, file: Stats, expected: FileExpectations): Fi
   return findings;
 }
 
+interface Way {
+  /** By the place that they are about. */
+  readonly findings: Map<string, FileFinding>;
+  /** It leads through `..data`, the link by which Kubernetes swaps the files of a mounted secret. */
+  kubernetes: boolean;
+}
+
 /** Looks at every folder and every symbolic link that the path leads through, as the kernel walks it. */
-async function wayFindings(path: string): Promise<FileFinding[]> {
-  if (!hasOwners) return [];
-  const findings = new Map<string, FileFinding>();
-  const found = (at: string, problem: string) => findings.set(at, { danger: 'replaceable', problem });
+async function walk(path: string, way: Way): Promise<void> {
+  if (!hasOwners) return;
+  const found = (at: string, problem: string) => way.findings.set(at, { danger: 'replaceable', problem });
   let steps = (isAbsolute(path) ? path : `${process.cwd()}${sep}${path}`).split(sep);
   let links = 0;
   let folder: string = sep;
@@ -88,6 +122,7 @@ async function wayFindings(path: string): Promise<FileFinding[]> {
     const entry = await lstat(at);
     if (entry.isSymbolicLink()) {
       if (++links > MAX_LINKS) throw Object.assign(new Error('too many symbolic links'), { code: 'ELOOP' });
+      if (step === '..data') way.kubernetes = true;
       if (!isTrusted(entry)) found(at, `the symbolic link ${at} belongs to another user`);
       const target = await readlink(at);
       if (isAbsolute(target)) folder = sep;
@@ -101,15 +136,19 @@ async function wayFindings(path: string): Promise<FileFinding[]> {
     }
     steps = rest;
   }
-  return [...findings.values()];
 }
 
 /** Says what went wrong, without the system call and the second mention of the path that Node puts into its message. */
 function reasonOf(error: unknown): string {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   if (code === 'ENOENT' || code === 'ENOTDIR') return 'there is no such file';
-  if (code === 'EACCES' || code === 'EPERM') return 'permission denied';
+  if (code === 'EACCES' || code === 'EPERM') return PERMISSION_DENIED;
   return code === '' ? 'it cannot be read' : `it cannot be read (${code})`;
+}
+
+function isExposed({ uid, mode }: Stats): boolean {
+  const handedOver = uid === 0 && process.getuid?.() !== 0;
+  return (mode & (handedOver ? 0o037 : 0o077)) !== 0;
 }
 
 /** In a sticky folder, such as /tmp, only the owner of an entry may replace it. */

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { type FSWatcher, watch } from 'node:fs';
+import { type BigIntStats, type FSWatcher, watch } from 'node:fs';
 import { readFile, realpath, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { type Clock, every, type Timer } from '../clock.js';
@@ -125,16 +125,28 @@ async function fingerprints(files: readonly string[]): Promise<string> {
 async function fingerprint(file: string): Promise<string> {
   try {
     const found = await stat(file, { bigint: true });
-    const { dev, ino, mode, uid, size, mtimeNs, ctimeNs } = found;
     // Time stamps are coarse on some file systems; the content is not.
-    const readable = found.isFile() && size <= MAX_FILE_BYTES;
+    const readable = found.isFile() && found.size <= MAX_FILE_BYTES;
     const digest = readable
       ? createHash('sha256')
           .update(await readFile(file))
           .digest('base64')
       : '';
-    return [dev, ino, mode, uid, size, mtimeNs, ctimeNs, digest].join(':');
+    return `${stampOf(found)}:${digest}`;
   } catch {
     return 'missing';
   }
+}
+
+/**
+ * Which files these are now. The same before and after they were read: what was read stood there together, and is no mixture
+ * of what was there before a swap and after it.
+ */
+export async function fileStamps(files: readonly string[]): Promise<string> {
+  const stamps = await Promise.all(files.map((file) => stat(file, { bigint: true }).then(stampOf, () => 'missing')));
+  return stamps.join('\n');
+}
+
+function stampOf({ dev, ino, mode, uid, size, mtimeNs, ctimeNs }: BigIntStats): string {
+  return [dev, ino, mode, uid, size, mtimeNs, ctimeNs].join(':');
 }

@@ -129,6 +129,37 @@ const entries = {
     problem: 'the revocation lists cannot be used; every issuer in the chain needs a current one',
     fix: 'give one current CRL for each issuer, the root included',
   },
+  'authority-plaintext': {
+    severity: 'critical',
+    problem: 'the address of the authority is not https://: whoever listens could take the join token and the identity',
+    fix: 'give an https:// address',
+  },
+  'workload-api-exposed': {
+    severity: 'critical',
+    problem: 'the Workload API hands out private keys without TLS, so it must not be asked over a network',
+    fix: 'use the unix socket of the agent on this machine, or its port on loopback',
+  },
+  'workload-api-no-identity': {
+    severity: 'high',
+    problem: 'the Workload API gives this process no identity that it can use',
+    fix: 'start the agent, check SPIFFE_ENDPOINT_SOCKET and that an entry for this workload is registered',
+  },
+  // The authority as a service
+  'authority-key-plain': {
+    severity: 'critical',
+    problem: 'the key of the authority lies unencrypted on the disk: whoever reads it is everybody',
+    fix: 'encrypt it with a passphrase that is kept elsewhere (createIssuerKey), or use a signer',
+  },
+  'authority-dropped-early': {
+    severity: 'high',
+    problem: 'leaves live below an issuer or a root that would be gone: nobody would accept them any more',
+    fix: 'keep it, an issuer in authority.retiring, until the last of them has expired',
+  },
+  'authority-store-unusable': {
+    severity: 'critical',
+    problem: 'the store of the authority is exposed, damaged or in use',
+    fix: 'chmod 700 the folder and stop whatever else uses it; a damaged store comes back from a backup',
+  },
   // Identity
   'identity-invalid': {
     severity: 'high',

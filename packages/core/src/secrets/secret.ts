@@ -10,7 +10,10 @@ const STORE_TIMEOUT_MS = 10_000;
 export interface SecretStore {
   /** For messages; default `store`. */
   readonly name?: string;
-  /** The current value, or undefined if there is none. Must not answer from a cache that outlives a rotation. */
+  /**
+   * The current value, or undefined if there is none. Must not answer from a cache that outlives a rotation. The message of a
+   * SecretUnavailableError is passed on, that of any other error is not.
+   */
   get(key: string): Promise<string | undefined>;
 }
 
@@ -140,9 +143,10 @@ function storeSource(store: SecretStore, key: string): Source {
         return typeof value === 'string'
           ? { value }
           : { id: 'secret-unavailable', problem: 'the store has no such key' };
-      } catch {
+      } catch (error) {
         // The text of a foreign error may hold the credential with which the store was asked.
-        return { id: 'secret-unavailable', problem: 'the store failed' };
+        const problem = error instanceof SecretUnavailableError ? error.message : 'the store failed';
+        return { id: 'secret-unavailable', problem };
       } finally {
         timer?.cancel();
       }

@@ -13,6 +13,7 @@ import { consoleLogger } from '../events/console-logger.js';
 import { EventBus, type EventListener } from '../events/event-bus.js';
 import type { EventType } from '../events/events.js';
 import type { IdentityTemplate } from '../identity/template.js';
+import { observeTls } from '../metrics/tls-metrics.js';
 import { checkEnvironment } from '../policy/environment-guard.js';
 import { InsecureConfigurationError } from '../policy/insecure-configuration-error.js';
 import { distinct, type Violation, violation } from '../policy/violation.js';
@@ -245,6 +246,7 @@ class ServiceInstance implements Service {
     if (authorizeOutgoing !== undefined) {
       this.#outgoing = { authorizer: await this.#authorizer(authorizeOutgoing, 'authorizeOutgoing'), self: tls };
     }
+    this.#opened.push(observeTls(context));
     const session = await registry.open(context);
     this.#opened.push(() => session.close());
     const pool = client.open(context);

@@ -1,6 +1,7 @@
 import { type Clock, every, type Timer } from '../clock.js';
 import type { EventSink } from '../events/events.js';
 import type { RegistrySession } from '../registry/registry.js';
+import { authorityName } from '../tls/revocation.js';
 import type { TlsHandle } from '../tls/source.js';
 import type { ServiceState } from './lifecycle.js';
 
@@ -38,7 +39,7 @@ export class ReadinessMonitor {
     if (state !== 'ready') reasons.push(`the service is ${state}`);
     if (this.#subjects.registry()?.state === 'down') reasons.push('the registry is down');
     const tls = this.#subjects.tls();
-    if (tls && tls.current().notAfter <= this.#clock.now()) reasons.push('the certificate has expired');
+    if (tls) reasons.push(...identityProblems(tls, this.#clock.now()));
     return { ready: reasons.length === 0, reasons };
   }
 
@@ -59,4 +60,16 @@ export class ReadinessMonitor {
   stop(): void {
     this.#timer?.cancel();
   }
+}
+
+/** A list of another trust domain keeps out its peers; one of the own authorities keeps out everybody who calls us. */
+function identityProblems(tls: TlsHandle, now: number): string[] {
+  const { notAfter, lists } = tls.current();
+  const problems: string[] = [];
+  if (notAfter <= now) problems.push('the certificate has expired');
+  if (tls.suspended) problems.push(`the identity is not used: ${tls.suspended.detail}`);
+  for (const list of lists) {
+    if (list.own && list.closesAt <= now) problems.push(`the revocation list of ${authorityName(list)} has run out`);
+  }
+  return problems;
 }

@@ -14,11 +14,19 @@ export interface ServerTlsOptions extends SecureContextOptions {
   readonly rejectUnauthorized: true;
 }
 
+/** As for other servers, apart from the client certificate that whoever enrols does not have yet. */
+export interface EnrolmentServerTlsOptions extends SecureContextOptions {
+  readonly requestCert: false;
+}
+
 export interface ClientTlsOptions {
   readonly secureContext: SecureContext;
   /** Said aloud: NODE_TLS_REJECT_UNAUTHORIZED is only a default. */
   readonly rejectUnauthorized: true;
 }
+
+/** Whom to trust, without an identity of one's own. */
+export type TlsTrust = Pick<TlsMaterial, 'bundles' | 'crls' | 'revoked'> & Partial<Pick<TlsMaterial, 'lists'>>;
 
 const serverOptions = new WeakMap<TlsMaterial, ServerTlsOptions>();
 const clientContexts = new WeakMap<TlsMaterial, Map<string, SecureContext>>();
@@ -40,6 +48,14 @@ export function serverTlsOptions(material: TlsMaterial): ServerTlsOptions {
 }
 
 /**
+ * For the one door where nobody can have a certificate yet: that of an authority that enrols workloads. It takes none either,
+ * so nothing behind it can take a connection for authenticated.
+ */
+export function enrolmentServerTlsOptions(material: TlsMaterial): EnrolmentServerTlsOptions {
+  return Object.freeze({ ...contextOptions(material, [...material.bundles.values()].flat()), requestCert: false });
+}
+
+/**
  * For `tls.connect` to a peer of `trustDomain`: only that domain's CAs are trusted. The same context serves all connections
  * of one generation of the material. Node's check of the host name stays in force unless the caller puts one of the
  * SPIFFE ID in its place. Throws RangeError when there is no bundle for the domain.
@@ -48,27 +64,46 @@ export function clientTlsOptions(material: TlsMaterial, trustDomain: string): Cl
   return { secureContext: clientContext(material, trustDomain), rejectUnauthorized: true };
 }
 
+/**
+ * For `tls.connect` without a certificate of one's own: to enrol with an authority, which gives the first one. The server is
+ * verified as by `clientTlsOptions`. Throws RangeError when there is no bundle for the domain.
+ */
+export function enrolmentTlsOptions(trust: TlsTrust, trustDomain: string): ClientTlsOptions {
+  const context = createSecureContext(verificationOptions(trust, bundleOf(trust, trustDomain)));
+  return { secureContext: context, rejectUnauthorized: true };
+}
+
 function clientContext(material: TlsMaterial, trustDomain: string): SecureContext {
   const contexts = clientContexts.get(material) ?? new Map<string, SecureContext>();
   clientContexts.set(material, contexts);
   const known = contexts.get(trustDomain);
   if (known) return known;
-  const bundle = material.bundles.get(trustDomain);
-  if (bundle === undefined) throw new RangeError(`there is no trust bundle for ${trustDomain}`);
-  const context = createSecureContext(contextOptions(material, bundle));
+  const context = createSecureContext(contextOptions(material, bundleOf(material, trustDomain)));
   contexts.set(trustDomain, context);
   return context;
 }
 
+function bundleOf({ bundles }: TlsTrust, trustDomain: string): readonly X509Certificate[] {
+  const bundle = bundles.get(trustDomain);
+  if (bundle === undefined) throw new RangeError(`there is no trust bundle for ${trustDomain}`);
+  return bundle;
+}
+
 function contextOptions(material: TlsMaterial, anchors: readonly X509Certificate[]): SecureContextOptions {
-  // Node takes an empty `ca` for "the public roots": everybody with a public certificate would be a peer.
-  if (anchors.length === 0) throw new RangeError('there is no CA certificate to trust');
   return {
     cert: material.certificateChain,
     key: material.privateKey(),
+    ...verificationOptions(material, anchors),
+  };
+}
+
+function verificationOptions({ crls }: TlsTrust, anchors: readonly X509Certificate[]): SecureContextOptions {
+  // Node takes an empty `ca` for "the public roots": everybody with a public certificate would be a peer.
+  if (anchors.length === 0) throw new RangeError('there is no CA certificate to trust');
+  return {
     ca: pemOf(anchors),
     // One an entry: of concatenated lists Node 20 to 24 load the first only, and '' turns the check off.
-    ...(material.crls.length > 0 ? { crl: [...material.crls] } : {}),
+    ...(crls.length > 0 ? { crl: [...crls] } : {}),
     minVersion: 'TLSv1.3',
     maxVersion: 'TLSv1.3',
     ciphers: 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256',

@@ -3,6 +3,7 @@ import { InsecureConfigurationError } from '../policy/insecure-configuration-err
 import type { ParsedMaterial } from './material.js';
 import { MaterialHolder } from './material-holder.js';
 import type { TlsMaterial } from './source.js';
+import { successionProblem } from './succession.js';
 
 /** The second file of a pair follows the first: until then there is nothing to complain of. */
 const QUICK_RETRY_MS = 200;
@@ -74,7 +75,7 @@ export class FileFollower {
 
   #judge({ material, digest, violations }: LoadedMaterial, holder: MaterialHolder): void {
     this.#retry?.cancel();
-    const problem = material ? identityProblem(material, holder.current) : describe(violations);
+    const problem = material ? successionProblem(material, holder.current) : describe(violations);
     if (problem !== undefined) {
       this.#failed(problem, holder);
       return;
@@ -97,12 +98,6 @@ export class FileFollower {
     const afterMs = settled ? this.#options.retryMs : QUICK_RETRY_MS;
     this.#retry = this.#options.clock.after(afterMs, () => void this.#reload());
   }
-}
-
-/** A service is one identity for as long as it lives: its registration and the rules of its peers name it. */
-function identityProblem(next: TlsMaterial, current: TlsMaterial): string | undefined {
-  if (next.identity.toString() === current.identity.toString()) return undefined;
-  return `the new certificate belongs to ${next.identity}, this is ${current.identity}`;
 }
 
 function describe(violations: ParsedMaterial['violations']): string {

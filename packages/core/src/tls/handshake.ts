@@ -1,4 +1,3 @@
-import { X509Certificate } from 'node:crypto';
 import { isIP, type Socket } from 'node:net';
 import { checkServerIdentity, connect, type TLSSocket } from 'node:tls';
 import type { HandshakeRefusal } from '../events/events.js';
@@ -6,9 +5,8 @@ import type { IdentityMatcher } from '../identity/matcher.js';
 import type { PeerIdentity } from '../identity/peer-identity.js';
 import { clientTlsOptions } from './context.js';
 import { handshakeRefusal } from './refusal.js';
-import { revocationKeyOf } from './revocation.js';
 import type { TlsMaterial } from './source.js';
-import { presentedPeer, verifyPeer } from './verify-peer.js';
+import { judgeRevocation, presentedPeer, verifyPeer } from './verify-peer.js';
 
 /** Who must answer: the holder of an identity, of a host name, or of both. */
 export type ExpectedServer =
@@ -31,7 +29,8 @@ export interface VerifiedServer {
   readonly socket: TLSSocket;
   /** Who answered, where an identity was expected. */
   readonly peer: PeerIdentity | undefined;
-  readonly revocationKey: string | undefined;
+  /** Of its certificate and of those above it: see `revocationKeysOf`. */
+  readonly revocationKeys: readonly string[];
 }
 
 /** The server did not prove to be the one that was meant. The message holds no secret. */
@@ -55,6 +54,11 @@ const NO_NAME = 'sallyport.internal';
  * TLS 1.3 over an open TCP connection, as a client: OpenSSL verifies the chain against the bundle of the trust domain that is
  * expected, then host name, leaf check and identity decide, before anything is sent. Rejects with ServerRefusedError.
  */
+export function clientHandshake(
+  tcp: Socket,
+  options: ClientHandshakeOptions & { readonly expect: { readonly identity: IdentityMatcher } },
+): Promise<VerifiedServer & { readonly peer: PeerIdentity }>;
+export function clientHandshake(tcp: Socket, options: ClientHandshakeOptions): Promise<VerifiedServer>;
 export function clientHandshake(tcp: Socket, options: ClientHandshakeOptions): Promise<VerifiedServer> {
   const { expect, material, protocols, timeoutMs } = options;
   const { host, identity } = expect;
@@ -135,15 +139,19 @@ function verify(
     throw new ServerRefusedError('alpn', `the server chose none of ${protocols.join(', ')}`);
   }
   if (socket.isSessionReused()) throw new ServerRefusedError('resumed', 'a resumed session shows no certificate');
-  const { identity } = expect;
-  if (!identity) return { socket, peer: undefined, revocationKey: undefined };
   const presented = presentedPeer(socket);
   if (!presented) throw new ServerRefusedError('no-certificate', 'the server presented no certificate');
+  const { identity } = expect;
+  if (!identity) {
+    const verdict = judgeRevocation(presented, trustDomain, material);
+    if (!verdict.ok) throw new ServerRefusedError(verdict.reason, verdict.detail);
+    return { socket, peer: undefined, revocationKeys: verdict.revocationKeys };
+  }
   const verdict = verifyPeer({ ...presented, verifiedFor: trustDomain }, material);
   if (!verdict.ok) throw new ServerRefusedError(verdict.reason, verdict.detail, verdict.peer);
-  const { peer } = verdict;
+  const { peer, revocationKeys } = verdict;
   if (!identity.matches(peer.spiffeId)) {
     throw new ServerRefusedError('wrong-identity', `${peer.id} answered, expected ${identity.description}`, peer.id);
   }
-  return { socket, peer, revocationKey: revocationKeyOf(new X509Certificate(presented.raw)) };
+  return { socket, peer, revocationKeys };
 }

@@ -1,11 +1,13 @@
 import { Agent, type RequestOptions } from 'node:https';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { type ConnectionOptions, checkServerIdentity, connect, type PeerCertificate } from 'node:tls';
+import { type ConnectionOptions, checkServerIdentity, connect, type PeerCertificate, type TLSSocket } from 'node:tls';
+import { systemClock } from '../clock.js';
 import type { IdentityMatcher } from '../identity/matcher.js';
-import { clientTlsOptions } from './context.js';
+import { clientTlsOptions, enrolmentTlsOptions, type TlsTrust } from './context.js';
+import { revocationProblem } from './revocation.js';
 import type { TlsHandle, TlsMaterial } from './source.js';
-import { verifyPeer } from './verify-peer.js';
+import { judgeRevocation, type PresentedPeer, presentedPeer, verifyPeer } from './verify-peer.js';
 
 export interface HttpsAgentOptions {
   /**
@@ -27,11 +29,43 @@ export function httpsAgent(handle: TlsHandle, options: HttpsAgentOptions = {}): 
   return new FollowingAgent(handle, options);
 }
 
+/**
+ * An agent for `https.request` without a certificate of one's own: to enrol with the authority `expect`, which gives the
+ * first one. Its certificate must chain to the bundle of its trust domain in `trust`. End it with `destroy()`.
+ */
+export function enrolmentAgent(trust: TlsTrust, expect: IdentityMatcher): Agent {
+  return new AnonymousAgent(trust, expect);
+}
+
+class AnonymousAgent extends Agent {
+  readonly #trust: TlsTrust;
+  readonly #expect: IdentityMatcher;
+
+  constructor(trust: TlsTrust, expect: IdentityMatcher) {
+    super({ keepAlive: false, maxSockets: 1, maxCachedSessions: 0 });
+    this.#trust = trust;
+    this.#expect = expect;
+  }
+
+  override createConnection(
+    options: RequestOptions,
+    _callback?: (error: Error | null, stream: Duplex) => void,
+  ): Socket {
+    return connect({
+      ...(options as ConnectionOptions),
+      ...enrolmentTlsOptions(this.#trust, this.#expect.trustDomain),
+      checkServerIdentity: (_host, certificate) => identityError({ raw: certificate.raw }, this.#expect, this.#trust),
+    });
+  }
+}
+
 class FollowingAgent extends Agent {
   readonly #handle: TlsHandle;
   readonly #expect: IdentityMatcher | undefined;
   readonly #alsoHostName: boolean;
   readonly #unsubscribe: () => void;
+  /** Of the servers behind open connections: see `revocationKeysOf`. */
+  readonly #revocationKeys = new WeakMap<Socket, readonly string[]>();
 
   constructor(handle: TlsHandle, { expect, alsoHostName = false, maxSockets = 16 }: HttpsAgentOptions) {
     // A resumed session shows no certificate, and Node then skips the identity check.
@@ -44,19 +78,21 @@ class FollowingAgent extends Agent {
 
   override createConnection(
     options: RequestOptions,
-    _callback?: (error: Error | null, stream: Duplex) => void,
-  ): Socket {
+    callback?: (error: Error | null, stream: Duplex) => void,
+  ): Socket | undefined {
+    const { suspended } = this.#handle;
+    if (suspended) {
+      // Their types forget that there is no stream beside an error.
+      callback?.(new Error(`the own identity may not be used: ${suspended.detail}`), undefined as never);
+      return undefined;
+    }
     const material = this.#handle.current();
-    const expect = this.#expect;
-    return connect({
+    const socket: TLSSocket = connect({
       ...(options as ConnectionOptions),
-      ...clientTlsOptions(material, expect?.trustDomain ?? material.identity.trustDomain),
-      checkServerIdentity: expect
-        ? (host, certificate) =>
-            identityError(certificate, expect, material) ??
-            (this.#alsoHostName ? checkServerIdentity(host, certificate) : undefined)
-        : checkServerIdentity,
+      ...clientTlsOptions(material, this.#trustDomain(material)),
+      checkServerIdentity: (host, certificate) => this.#problemWith(socket, host, certificate, material),
     });
+    return socket;
   }
 
   override destroy(): void {
@@ -64,10 +100,40 @@ class FollowingAgent extends Agent {
     super.destroy();
   }
 
-  /** No later request gets a connection of the old certificate: idle ones end now, busy ones as soon as they are free. */
+  #trustDomain({ identity }: TlsMaterial): string {
+    return this.#expect?.trustDomain ?? identity.trustDomain;
+  }
+
+  #problemWith(
+    socket: TLSSocket,
+    host: string,
+    certificate: PeerCertificate,
+    material: TlsMaterial,
+  ): Error | undefined {
+    const presented = presentedPeer(socket) ?? { raw: certificate.raw };
+    const trustDomain = this.#trustDomain(material);
+    const stranger = this.#expect && identityError(presented, this.#expect, material);
+    const misnamed = this.#expect && !this.#alsoHostName ? undefined : checkServerIdentity(host, certificate);
+    if (stranger ?? misnamed) return stranger ?? misnamed;
+    const revocation = judgeRevocation(presented, trustDomain, material);
+    if (!revocation.ok) return new ServerIdentityError(`the server was refused: ${revocation.detail}`);
+    this.#revocationKeys.set(socket, revocation.revocationKeys);
+    return undefined;
+  }
+
+  /**
+   * No later request gets a connection of the old certificate: idle ones end now, busy ones as soon as they are free; at once
+   * if the server is revoked, or our own identity may not be used any more.
+   */
   #retire(): void {
+    const material = this.#handle.current();
+    const mustEnd = (socket: Socket) =>
+      this.#handle.suspended ?? revocationProblem(material, this.#revocationKeys.get(socket) ?? [], systemClock.now());
     for (const socket of all(this.freeSockets)) socket.destroy();
-    for (const socket of all(this.sockets)) socket.prependOnceListener('free', () => socket.destroy());
+    for (const socket of all(this.sockets)) {
+      if (mustEnd(socket)) socket.destroy();
+      else socket.prependOnceListener('free', () => socket.destroy());
+    }
   }
 }
 
@@ -75,13 +141,14 @@ function all(sockets: NodeJS.ReadOnlyDict<Socket[]>): Socket[] {
   return Object.values(sockets).flatMap((some) => some ?? []);
 }
 
-function identityError(
-  certificate: PeerCertificate,
-  expect: IdentityMatcher,
-  material: TlsMaterial,
-): Error | undefined {
-  const verdict = verifyPeer({ raw: certificate.raw, verifiedFor: expect.trustDomain }, material);
-  if (!verdict.ok) return new Error(`the server was refused: ${verdict.detail}`);
+/** The server is not who it should be. The message holds what it showed, but no secret. */
+export class ServerIdentityError extends Error {
+  override readonly name = 'ServerIdentityError';
+}
+
+function identityError(presented: PresentedPeer, expect: IdentityMatcher, trust: TlsTrust): Error | undefined {
+  const verdict = verifyPeer({ ...presented, verifiedFor: expect.trustDomain }, trust);
+  if (!verdict.ok) return new ServerIdentityError(`the server was refused: ${verdict.detail}`);
   if (expect.matches(verdict.peer.spiffeId)) return undefined;
-  return new Error(`the server is ${verdict.peer.id}, expected ${expect.description}`);
+  return new ServerIdentityError(`the server is ${verdict.peer.id}, expected ${expect.description}`);
 }

@@ -6,7 +6,7 @@ import { joinPath } from '../policy/option-path.js';
 import { type Violation, violation } from '../policy/violation.js';
 import { findPath } from './certificate-path.js';
 import { derOf, parseCertificates, pemBlocks, pemOf } from './pem.js';
-import { type RevocationLists, readRevocationLists } from './revocation.js';
+import { type ReadListsOptions, type RevocationLists, readRevocationLists, revocationKeysOf } from './revocation.js';
 import type { TlsMaterial } from './source.js';
 
 /** Material as authorities deliver it: all fields PEM. */
@@ -28,6 +28,8 @@ export interface MaterialContext {
   readonly generation: number;
   /** Ms since the epoch. */
   readonly now: number;
+  /** How long revocation lists count after their time, ms. Default 0. */
+  readonly revocationGraceMs?: number;
 }
 
 export interface ParsedMaterial {
@@ -41,7 +43,10 @@ export interface ParsedMaterial {
  * out in the middle of somebody's handshake is found here, before anything serves. Paths of violations are those of
  * `tls.fromFiles`. Never throws.
  */
-export function parseMaterial(pem: PemMaterial, { generation, now }: MaterialContext): ParsedMaterial {
+export function parseMaterial(
+  pem: PemMaterial,
+  { generation, now, revocationGraceMs: graceMs = 0 }: MaterialContext,
+): ParsedMaterial {
   const violations: Violation[] = [];
   const refuse = (id: ViolationId, field: string, problem?: string) => {
     violations.push(violation(id, `tls.${field}`, problem));
@@ -72,7 +77,9 @@ export function parseMaterial(pem: PemMaterial, { generation, now }: MaterialCon
     }
   }
   const authorities = [...(anchors ?? []), ...federated.flatMap(([, certificates]) => certificates), ...intermediates];
-  const lists = readLists(pem.crl, authorities, path?.slice(1) ?? [], now, refuse);
+  const ownKeys = leaf && pem.crl.length > 0 ? revocationKeysOf(leaf, authorities) : [];
+  const issuers = path?.slice(1) ?? [];
+  const { lists, revoked } = readLists(pem.crl, { authorities, issuers, ownKeys, now, graceMs }, refuse);
 
   if (violations.length > 0 || !leaf || !identity || !key || !anchors) return { material: undefined, violations };
   // Exported anew: an encrypted key is decrypted once, and whatever else stood in the file is left behind.
@@ -89,9 +96,38 @@ export function parseMaterial(pem: PemMaterial, { generation, now }: MaterialCon
       notAfter: Date.parse(leaf.validTo),
       bundles: new Map([[identity.trustDomain, anchors], ...federated]),
       crls: Object.freeze(pem.crl.flatMap(pemBlocks).map((block) => block.pem)),
-      revoked: lists.revoked,
+      lists: Object.freeze(lists),
+      revoked,
     }),
   };
+}
+
+export interface ParsedBundle {
+  /** Undefined exactly when there are violations. */
+  readonly anchors: readonly X509Certificate[] | undefined;
+  /** The one trust domain that they name; undefined when none of them names one. */
+  readonly trustDomain: string | undefined;
+  readonly violations: readonly Violation[];
+}
+
+/** Trust anchors (PEM) by themselves, judged as `parseMaterial` judges them. `path` is the option they come from. Never throws. */
+export function parseBundle(text: string, path: string): ParsedBundle {
+  const violations: Violation[] = [];
+  const refuse = (id: ViolationId, _field: string, problem?: string) => {
+    violations.push(violation(id, path, problem));
+    return undefined;
+  };
+  const anchors = readAnchors(text, 'ca', refuse);
+  const trustDomain = anchors?.map(domainOf).find((domain) => domain !== undefined);
+  if (trustDomain !== undefined) checkDomain(trustDomain, anchors ?? [], 'ca', refuse);
+  return violations.length > 0
+    ? { anchors: undefined, trustDomain: undefined, violations }
+    : { anchors, trustDomain, violations };
+}
+
+function domainOf({ raw }: X509Certificate): string | undefined {
+  const verdict = checkSigner(raw);
+  return verdict.ok ? verdict.trustDomain : undefined;
 }
 
 type Refuse = (id: ViolationId, field: string, problem?: string) => undefined;
@@ -148,21 +184,15 @@ function readIdentity(leaf: X509Certificate, refuse: Refuse): SpiffeId | undefin
     : refuse('identity-invalid', 'cert', `the certificate is not an X.509-SVID: ${verdict.reason}`);
 }
 
-function readLists(
-  texts: readonly string[],
-  authorities: readonly X509Certificate[],
-  issuers: readonly X509Certificate[],
-  now: number,
-  refuse: Refuse,
-): RevocationLists {
+function readLists(texts: readonly string[], options: ReadListsOptions, refuse: Refuse): RevocationLists {
   const blocks = texts.flatMap(pemBlocks);
-  if (texts.length === 0) return { revoked: new Set(), problems: [] };
+  if (texts.length === 0) return { lists: [], revoked: new Set(), problems: [] };
   if (texts.some((text) => !pemBlocks(text).some((block) => block.label === 'X509 CRL'))) {
     refuse('tls-crl-invalid', 'crl', 'there is no revocation list in it');
   }
-  const lists = readRevocationLists(blocks.map(derOf), authorities, issuers, now);
-  for (const problem of lists.problems) refuse('tls-crl-invalid', 'crl', problem);
-  return lists;
+  const read = readRevocationLists(blocks.map(derOf), options);
+  for (const problem of read.problems) refuse('tls-crl-invalid', 'crl', problem);
+  return read;
 }
 
 function checkAuthority(certificate: X509Certificate, field: string, refuse: Refuse): void {
@@ -179,9 +209,9 @@ function checkDomain(domain: string, anchors: readonly X509Certificate[], field:
     return refuse('option-invalid', field, error instanceof Error ? error.message : undefined);
   }
   for (const anchor of anchors) {
-    const verdict = checkSigner(anchor.raw);
-    if (verdict.ok && verdict.trustDomain !== undefined && verdict.trustDomain !== domain) {
-      refuse('tls-material-invalid', field, `${nameOf(anchor)} is a CA of ${verdict.trustDomain}, not of ${domain}`);
+    const named = domainOf(anchor);
+    if (named !== undefined && named !== domain) {
+      refuse('tls-material-invalid', field, `${nameOf(anchor)} is a CA of ${named}, not of ${domain}`);
     }
   }
 }

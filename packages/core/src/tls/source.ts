@@ -3,6 +3,7 @@ import type { Clock } from '../clock.js';
 import type { EventSink } from '../events/events.js';
 import type { SpiffeId } from '../identity/spiffe-id.js';
 import type { Violation } from '../policy/violation.js';
+import type { RevocationList } from './revocation.js';
 
 /** One complete, validated set of TLS material: a new one replaces it as a whole, never in parts. */
 export interface TlsMaterial {
@@ -19,8 +20,13 @@ export interface TlsMaterial {
   readonly notAfter: number;
   /** Trust anchors by trust domain name; never merged across domains. Always holds the own domain. */
   readonly bundles: ReadonlyMap<string, readonly X509Certificate[]>;
-  /** PEM, one CRL an entry; empty when revocation lists are not used. */
+  /**
+   * For OpenSSL: PEM, one CRL an entry. Empty when revocation lists are not used, and in the grace of one that is past its time:
+   * OpenSSL knows no grace, so `verifyPeer` alone goes by the lists then.
+   */
   readonly crls: readonly string[];
+  /** The revocation lists in use; empty when none are used. */
+  readonly lists: readonly RevocationList[];
   /** Serials revoked by those lists: `<issuer name hash>/<serial>`, see revocation.ts. */
   readonly revoked: ReadonlySet<string>;
 }
@@ -30,10 +36,23 @@ export interface TlsContext {
   readonly clock: Clock;
 }
 
+/** Why no connection may be opened or kept, whatever the material. */
+export interface Suspension {
+  /** Whoever issues the identity took it back. */
+  readonly reason: 'withdrawn';
+  readonly detail: string;
+}
+
 /** The open source: holds the current material and follows it. */
 export interface TlsHandle {
+  /** While suspended the last material: nothing may use it. */
   current(): TlsMaterial;
-  /** Called after each swap with the new material. Returns the function that unsubscribes. */
+  /** Set: refuse every handshake and end what is open. New material lifts it. */
+  readonly suspended: Suspension | undefined;
+  /**
+   * Called with the material after each swap, when it is suspended, and when a revocation list has run out: judge what is open
+   * anew (`revocationProblem`). Returns the function that unsubscribes.
+   */
   onChange(listener: (material: TlsMaterial) => void): () => void;
   /** Releases watchers and timers of this handle; twice is harmless. */
   close(): void;

@@ -110,6 +110,11 @@ describe('secret', () => {
     });
   });
 
+  it('passes on why a store says that there is no secret', async () => {
+    const sealed = secret.from({ get: () => Promise.reject(new SecretUnavailableError('it is sealed')) }, 'db');
+    await assert.rejects(sealed.read(), { name: 'SecretUnavailableError', message: '[secret store:db]: it is sealed' });
+  });
+
   it('gives a store that does not answer up after 10 s', async () => {
     const clock = sinon.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
     try {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import tls, { type ConnectionOptions, connect, TLSSocket } from 'node:tls';
-import { clientTlsOptions, keyExchangeGroups, serverTlsOptions } from '@sallyport/core/spi';
+import { clientTlsOptions, enrolmentServerTlsOptions, keyExchangeGroups, serverTlsOptions } from '@sallyport/core/spi';
 import { createAuthority } from '@sallyport/pki';
 import { start } from '../../../support/child.js';
 import { requireOpenssl } from '../../../support/openssl.js';
@@ -245,5 +245,13 @@ describe('TLS context', () => {
     } finally {
       tls.DEFAULT_MIN_VERSION = DEFAULT_MIN_VERSION;
     }
+  });
+});
+
+describe('the TLS options of a door where workloads enrol', () => {
+  it('are those of every other server, but for the client certificate that nobody has yet', () => {
+    const { requestCert: _, rejectUnauthorized: __, ...common } = serverTlsOptions(server);
+
+    assert.deepEqual(enrolmentServerTlsOptions(server), { ...common, requestCert: false });
   });
 });

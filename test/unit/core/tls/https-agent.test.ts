@@ -228,6 +228,7 @@ describe('https agent', () => {
     const listeners = new Set<unknown>();
     const spied: TlsHandle = {
       current: () => handle.current(),
+      suspended: undefined,
       onChange(listener) {
         listeners.add(listener);
         return () => listeners.delete(listener);

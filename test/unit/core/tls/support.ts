@@ -35,8 +35,8 @@ export function materialOf(id = web, more: Partial<PemMaterial> = {}, authority:
   return materialFrom(pemOf(authority.issue({ id }), authority, more));
 }
 
-export function materialFrom(pem: PemMaterial): TlsMaterial {
-  const { material, violations } = parseMaterial(pem, { generation: 1, now: Date.now() });
+export function materialFrom(pem: PemMaterial, revocationGraceMs = 0): TlsMaterial {
+  const { material, violations } = parseMaterial(pem, { generation: 1, now: Date.now(), revocationGraceMs });
   assert.ok(material, JSON.stringify(violations));
   return material;
 }

@@ -1,0 +1,226 @@
+import {
+  type Clock,
+  type EventSink,
+  every,
+  InsecureConfigurationError,
+  MaterialHolder,
+  parseMaterial,
+  type Timer,
+  type TlsHandle,
+  type TlsMaterial,
+} from '@sallyport/core/spi';
+import { BACKDATE_MS } from '../certificate.js';
+import { draftCrl } from '../crl.js';
+import { generateKeys, privateKeyPem } from '../keys.js';
+import { toPem } from '../pem.js';
+import { signedBy } from '../signer.js';
+import type { Issuer, Issuers } from './issuers.js';
+import { signLeaf } from './leaf.js';
+import { authorityId } from './protocol.js';
+import type { Store } from './store.js';
+
+/** What every workload of the domain should trust now. */
+export interface Trust {
+  readonly bundlePem: string;
+  readonly crls: readonly string[];
+}
+
+export interface TrustPublisherOptions {
+  readonly store: Store;
+  readonly issuers: Issuers;
+  readonly leafTtlMs: number;
+  readonly crl: { readonly validityMs: number; readonly intervalMs: number };
+  readonly clock: Clock;
+  readonly events: EventSink;
+}
+
+const RETRY_MS = 1000;
+
+/**
+ * Signs the revocation lists, tells everybody who follows, and keeps the authority's own certificate, whose material holds the
+ * same lists: so its doors refuse whom it has revoked. When signing fails the last lists stay, for as long as they are valid.
+ */
+export class TrustPublisher {
+  readonly #options: TrustPublisherOptions;
+  readonly #listeners = new Set<(trust: Trust) => void>();
+  readonly #timer: Timer;
+  #issuers: Issuers;
+  #own: OwnLeaf;
+  #trust: Trust;
+  #holder: MaterialHolder | undefined;
+  #last: Promise<void> = Promise.resolve();
+  #next: Promise<void> | undefined;
+  #retry: Timer | undefined;
+  #problem: string | undefined;
+  #closed = false;
+
+  private constructor(options: TrustPublisherOptions, first: Published) {
+    this.#options = options;
+    this.#issuers = options.issuers;
+    this.#own = first.own;
+    this.#trust = first.trust;
+    this.#holder = new MaterialHolder(first.material, options.clock, () => {});
+    // The own certificate is looked at as often as the lists.
+    const tickMs = Math.min(options.crl.intervalMs, Math.floor(options.leafTtlMs / 4));
+    this.#timer = every(options.clock, tickMs, () => void this.refresh().catch(ignore));
+  }
+
+  /** Throws InsecureConfigurationError when what it would publish could not be used, a `PkiError` when nothing can be signed. */
+  static async start(options: TrustPublisherOptions): Promise<TrustPublisher> {
+    return new TrustPublisher(options, await publish(options, options.issuers, undefined, 1));
+  }
+
+  get trust(): Trust {
+    return this.#trust;
+  }
+
+  get issuers(): Issuers {
+    return this.#issuers;
+  }
+
+  /** Why the lists are not what they should be; undefined when they are. */
+  get problem(): string | undefined {
+    return this.#problem;
+  }
+
+  /** The authority's own identity. */
+  open(): TlsHandle {
+    if (!this.#holder) throw new TypeError('the publisher is closed');
+    return this.#holder.open({ events: this.#options.events, clock: this.#options.clock });
+  }
+
+  /** Called after each change. Returns the function that unsubscribes. */
+  onChange(listener: (trust: Trust) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Resolves when everything that is known now has been signed and told. One run serves all who ask while another is under way. */
+  refresh(): Promise<void> {
+    this.#next ??= this.#inTurn(() => {
+      this.#next = undefined;
+      return this.#refresh(this.#issuers);
+    });
+    return this.#next;
+  }
+
+  /** Takes other issuers, once they have signed. */
+  replaceIssuers(issuers: Issuers): Promise<void> {
+    return this.#inTurn(() => this.#refresh(issuers));
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#timer.cancel();
+    this.#retry?.cancel();
+    this.#listeners.clear();
+  }
+
+  /** One after the other: lists that were signed first must not be told last. */
+  #inTurn(task: () => Promise<void>): Promise<void> {
+    const turn = this.#last.then(task);
+    this.#last = turn.catch(ignore);
+    return turn;
+  }
+
+  async #refresh(issuers: Issuers): Promise<void> {
+    if (this.#closed || !this.#holder) return;
+    this.#retry?.cancel();
+    try {
+      const generation = this.#holder.current.generation + 1;
+      const { own, trust, material } = await publish(this.#options, issuers, this.#own, generation);
+      this.#own = own;
+      this.#trust = trust;
+      this.#issuers = issuers;
+      this.#problem = undefined;
+      this.#holder.replace(material);
+    } catch (error) {
+      this.#problem = error instanceof Error ? error.message : 'signing failed';
+      this.#options.events.emit('authority-degraded', { detail: this.#problem });
+      this.#retry = this.#options.clock.after(RETRY_MS, () => void this.refresh().catch(ignore));
+      throw error;
+    }
+    for (const listener of [...this.#listeners]) listener(this.#trust);
+  }
+}
+
+interface OwnLeaf {
+  readonly issuer: Issuer;
+  readonly certificatePem: string;
+  readonly privateKeyPem: string;
+  readonly serial: string;
+  /** Ms since the epoch. */
+  readonly renewAt: number;
+}
+
+interface Published {
+  readonly own: OwnLeaf;
+  readonly trust: Trust;
+  readonly material: TlsMaterial;
+}
+
+async function publish(
+  options: TrustPublisherOptions,
+  issuers: Issuers,
+  before: OwnLeaf | undefined,
+  generation: number,
+): Promise<Published> {
+  const { clock, store } = options;
+  const now = clock.now();
+  const isFresh =
+    before?.issuer.id === issuers.current.id && now < before.renewAt && !store.ledger.isRevoked(before.serial);
+  const own = before && isFresh ? before : await issueOwn(options, issuers);
+  const trust = { bundlePem: issuers.bundlePem, crls: await signLists(options, issuers) };
+  const { material, violations } = parseMaterial(
+    { cert: own.certificatePem, key: own.privateKeyPem, ca: trust.bundlePem, bundles: {}, crl: trust.crls },
+    { generation, now: clock.now() },
+  );
+  if (!material) throw new InsecureConfigurationError('the authority', violations);
+  return { own, trust, material };
+}
+
+async function issueOwn({ store, clock, leafTtlMs }: TrustPublisherOptions, issuers: Issuers): Promise<OwnLeaf> {
+  const issuer = issuers.current;
+  const { privateKey, publicKey } = generateKeys();
+  const id = authorityId(issuers.trustDomain);
+  const now = clock.now();
+  const leaf = await signLeaf(issuer, { id, publicKey, now, ttlMs: leafTtlMs });
+  await store.record(
+    { fact: 'issued', serial: leaf.serial, id, notAfter: leaf.notAfter, issuer: issuer.id },
+    {
+      what: 'issued',
+      identity: id,
+      serial: leaf.serial,
+      notAfter: new Date(leaf.notAfter).toISOString(),
+      for: 'authority',
+    },
+  );
+  return {
+    issuer,
+    certificatePem: leaf.certificatePem,
+    privateKeyPem: privateKeyPem(privateKey),
+    serial: leaf.serial,
+    renewAt: now + (leaf.notAfter - now) / 2,
+  };
+}
+
+/** Those of the online issuers, new, then those that the roots have signed. */
+async function signLists({ store, clock, crl }: TrustPublisherOptions, issuers: Issuers): Promise<string[]> {
+  const now = clock.now();
+  const number = Math.max(store.ledger.listNumber + 1, now);
+  // A disk that is full must not keep a revocation from being told; the time stands in for the number that was not kept.
+  await store.record({ fact: 'list-numbered', number }).catch(ignore);
+  const lists = issuers.all.map(async (issuer) => {
+    const revoked = store.ledger.revokedBy(issuer.id).map(({ serial, at, reason }) => {
+      return { serial, date: at, ...(reason === undefined ? {} : { reason }) };
+    });
+    const draft = draftCrl(
+      { revoked, number, thisUpdate: now - BACKDATE_MS, nextUpdate: now + crl.validityMs },
+      { publicKey: issuer.key.publicKey, fields: issuer.fields },
+    );
+    return toPem('X509 CRL', await signedBy(draft, issuer.key));
+  });
+  return [...(await Promise.all(lists)), ...issuers.rootLists];
+}
+
+function ignore(): void {}

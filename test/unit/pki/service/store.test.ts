@@ -1,0 +1,255 @@
+import assert from 'node:assert/strict';
+import {
+  appendFileSync,
+  chmodSync,
+  cpSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { systemClock } from '@sallyport/core/spi';
+import { PkiError, type PkiErrorCode } from '@sallyport/pki';
+import { type Fact, Store } from '@sallyport/pki/spi';
+import { type TemporaryFolder, temporaryFolder } from '../../../support/temporary-folder.js';
+
+const HOUR_MS = 3_600_000;
+const id = 'spiffe://prod.acme/svc/web';
+
+let folder: TemporaryFolder;
+beforeEach(() => {
+  folder = temporaryFolder();
+});
+afterEach(() => folder[Symbol.dispose]());
+
+function open(directory = join(folder.path, 'store'), maxJournalBytes = 1_000_000): Promise<Store> {
+  return Store.open({ directory, clock: systemClock, maxJournalBytes });
+}
+
+function refusal(code: PkiErrorCode) {
+  return (error: unknown) => error instanceof PkiError && error.code === code;
+}
+
+function token(hash: string): Fact {
+  return { fact: 'join-token', hash, id, expiresAt: Date.now() + HOUR_MS };
+}
+
+function issued(serial: string, spent?: string): Fact {
+  return {
+    fact: 'issued',
+    serial,
+    id,
+    notAfter: Date.now() + HOUR_MS,
+    issuer: 'A',
+    ...(spent === undefined ? {} : { spent }),
+  };
+}
+
+function revoked(serial: string): Fact {
+  return { fact: 'revoked', serial, at: Date.now(), reason: 'keyCompromise' };
+}
+
+/** What matters of a store: which of these tokens still admit, which of these serials are revoked. */
+function summary({ ledger }: Store, tokens: readonly string[], serials: readonly string[]) {
+  const now = Date.now();
+  const usable = tokens.filter((hash) => {
+    const taken = ledger.take(hash, now);
+    taken?.giveBack();
+    return taken !== undefined;
+  });
+  return { usable, revoked: serials.filter((serial) => ledger.isRevoked(serial)), number: ledger.listNumber };
+}
+
+describe('the store of an authority', () => {
+  it('knows after a restart what it was told', async () => {
+    const before = await open();
+    await Promise.all([token('t1'), token('t2'), issued('01', 't1'), issued('02')].map((fact) => before.record(fact)));
+    await before.record(revoked('02'));
+    await before.record({ fact: 'list-numbered', number: 7 });
+    await before.close();
+
+    const after = await open();
+
+    assert.deepEqual(summary(after, ['t1', 't2'], ['01', '02']), { usable: ['t2'], revoked: ['02'], number: 7 });
+    assert.deepEqual(
+      after.ledger.revokedBy('A').map(({ serial, reason }) => [serial, reason]),
+      [['02', 'keyCompromise']],
+    );
+    await after.close();
+  });
+
+  it('knows the same when the journal was folded into snapshots on the way', async () => {
+    const before = await open(undefined, 500);
+    for (let index = 0; index < 20; index++) {
+      await before.record(token(`t${index}`));
+      await before.record(issued(`0${index}`, `t${index}`));
+      if (index % 2 === 0) await before.record(revoked(`0${index}`));
+    }
+    await before.close();
+
+    const after = await open();
+
+    const names = Array.from({ length: 20 }, (_, index) => index);
+    const told = summary(
+      after,
+      names.map((index) => `t${index}`),
+      names.map((index) => `0${index}`),
+    );
+    assert.deepEqual(told.usable, []);
+    assert.deepEqual(
+      told.revoked,
+      names.filter((index) => index % 2 === 0).map((index) => `0${index}`),
+    );
+    assert.ok(existsSync(join(folder.path, 'store', 'snapshot.jsonl')));
+    assert.equal(readdirSync(join(folder.path, 'store')).filter((name) => name.startsWith('journal')).length, 1);
+    await after.close();
+  });
+
+  it('cut off at any byte opens with all that was promised before that byte', async () => {
+    const directory = join(folder.path, 'store');
+    const before = await open(directory);
+    const journal = join(directory, 'journal-0.jsonl');
+    const promised: { readonly bytes: number; readonly state: ReturnType<typeof summary> }[] = [];
+    const tell = async (...facts: Fact[]) => {
+      await Promise.all(facts.map((fact) => before.record(fact)));
+      promised.push({ bytes: readFileSync(journal).length, state: summary(before, ['t1'], ['01', '02']) });
+    };
+    await tell(token('t1'));
+    await tell(issued('01', 't1'), issued('02'));
+    await tell(revoked('01'));
+    await tell(revoked('02'));
+    await before.close();
+    const whole = readFileSync(journal);
+
+    for (let length = 0; length <= whole.length; length++) {
+      writeFileSync(journal, whole.subarray(0, length));
+      const store = await open(directory);
+      const last = promised.filter(({ bytes }) => bytes <= length).at(-1)?.state ?? { usable: [], revoked: [] };
+      const now = summary(store, ['t1'], ['01', '02']);
+      await store.close();
+      for (const serial of last.revoked) assert.ok(now.revoked.includes(serial), `${serial} came back at ${length}`);
+      if (promised.slice(1).some(({ bytes }) => bytes <= length)) assert.deepEqual(now.usable, [], `at ${length}`);
+    }
+  });
+
+  it('goes on after a torn write, and keeps what comes then', async () => {
+    const directory = join(folder.path, 'store');
+    const before = await open(directory);
+    await before.record(token('t1'));
+    await before.close();
+    appendFileSync(join(directory, 'journal-0.jsonl'), 'deadbeef 2 {"fact":"iss');
+
+    const torn = await open(directory);
+    await torn.record(issued('01', 't1'));
+    await torn.close();
+
+    const after = await open(directory);
+    assert.deepEqual(summary(after, ['t1'], []).usable, []);
+    await after.close();
+  });
+
+  it('refuses a journal that is damaged where it was promised', async () => {
+    const directory = join(folder.path, 'store');
+    const before = await open(directory);
+    for (const fact of [token('t1'), issued('01', 't1'), revoked('01'), token('t2')]) await before.record(fact);
+    await before.close();
+    const journal = join(directory, 'journal-0.jsonl');
+    const bytes = readFileSync(journal);
+    const at = bytes.indexOf('"revoked"') + 1;
+    bytes.writeUInt8(bytes.readUInt8(at) ^ 1, at);
+    writeFileSync(journal, bytes);
+
+    await assert.rejects(open(directory), refusal('store-damaged'));
+  });
+
+  it('refuses a journal whose snapshot is missing, and a snapshot without its end', async () => {
+    const directory = join(folder.path, 'store');
+    const before = await open(directory, 100);
+    for (let index = 0; index < 5; index++) await before.record(token(`t${index}`));
+    await before.close();
+    const snapshot = join(directory, 'snapshot.jsonl');
+    const text = readFileSync(snapshot, 'utf8');
+
+    writeFileSync(snapshot, text.slice(0, -5));
+    await assert.rejects(open(directory), refusal('store-damaged'));
+    rmSync(snapshot);
+    await assert.rejects(open(directory), refusal('store-damaged'));
+  });
+
+  it('survives a crash between each two steps of folding', async () => {
+    const directory = join(folder.path, 'store');
+    const copy = join(folder.path, 'copy');
+    const before = await open(directory, 1_000_000);
+    await before.record(token('t1'));
+    await before.record(issued('01', 't1'));
+    await before.record(revoked('01'));
+    await before.close();
+    const folded = join(folder.path, 'folded');
+    cpSync(directory, folded, { recursive: true });
+    const folding = await open(folded, 1);
+    await folding.record({ fact: 'list-numbered', number: 1 });
+    await folding.close();
+    const snapshot = readFileSync(join(folded, 'snapshot.jsonl'));
+    const states: readonly (readonly [string, Buffer | string][])[] = [
+      [['snapshot.tmp', snapshot.subarray(0, 30)]],
+      [['snapshot.tmp', snapshot]],
+      [['snapshot.jsonl', snapshot]],
+      [
+        ['snapshot.jsonl', snapshot],
+        ['journal-1.jsonl', ''],
+      ],
+    ];
+
+    for (const files of states) {
+      rmSync(copy, { recursive: true, force: true });
+      cpSync(directory, copy, { recursive: true });
+      for (const [name, content] of files) writeFileSync(join(copy, name), content);
+      const store = await open(copy);
+      const { usable, revoked } = summary(store, ['t1'], ['01']);
+      await store.close();
+      assert.deepEqual([usable, revoked], [[], ['01']], files.map(([name]) => name).join(' and '));
+    }
+  });
+
+  it('is open once at a time', async () => {
+    const store = await open();
+
+    await assert.rejects(open(), refusal('store-busy'));
+
+    await store.close();
+    await (await open()).close();
+  });
+
+  it('takes over what a dead process left behind, and leaves alone what a living one holds', async () => {
+    const directory = join(folder.path, 'store');
+    await (await open(directory)).close();
+    const { hostname } = await import('node:os');
+
+    writeFileSync(join(directory, 'lock'), `${hostname()} ${process.ppid}\n`, { mode: 0o600 });
+    await assert.rejects(open(directory), refusal('store-busy'));
+    writeFileSync(join(directory, 'lock'), `${hostname()} 999999999\n`, { mode: 0o600 });
+    await (await open(directory)).close();
+  });
+
+  it('refuses a folder that others may change', async () => {
+    const directory = join(folder.path, 'store');
+    await (await open(directory)).close();
+    chmodSync(directory, 0o777);
+
+    await assert.rejects(open(directory), refusal('file-exposed'));
+  });
+
+  it('forgets certificates and tokens that are over', async () => {
+    const store = await open();
+    const past = Date.now() - 2 * HOUR_MS;
+    await store.record({ ...issued('01'), notAfter: past } as Fact);
+    await store.record({ ...token('t1'), expiresAt: past } as Fact);
+
+    store.ledger.prune(Date.now());
+
+    assert.deepEqual([store.ledger.certificates, store.ledger.tokens], [0, 0]);
+    await store.close();
+  });
+});
