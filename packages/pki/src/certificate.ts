@@ -100,10 +100,7 @@ export interface CertificateDraft extends Omit<BuiltCertificate, 'pem'> {
 }
 
 /** A certificate before it is signed. */
-export function draftCertificate(
-  options: Omit<CertificateOptions, 'issuer'>,
-  issuer: DraftIssuer,
-): CertificateDraft {
+export function draftCertificate(options: Omit<CertificateOptions, 'issuer'>, issuer: DraftIssuer): CertificateDraft {
   const { subject = {}, serial = newSerial(), notBefore = Date.now() - BACKDATE_MS } = options;
   const notAfter = Math.floor(Number(options.notAfter) / 1000) * 1000;
   const content = sequence(
