@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createCsr } from '@sallyport/pki';
+import { createCsr, PkiError } from '@sallyport/pki';
 import {
   admin,
   ask,
@@ -270,6 +270,15 @@ describe('join tokens', () => {
       assert.deepEqual([reply.status, reply.body.code], [400, 'identity-refused']);
     });
   }
+
+  it('are refused to the operator too, for what nobody may be', async () => {
+    await using running = await house.start();
+    const refused = (error: unknown) => error instanceof PkiError && error.code === 'request-refused';
+
+    await assert.rejects(running.service.createJoinToken({ id: `spiffe://${DOMAIN}/sallyport/authority` }), refused);
+    await assert.rejects(running.service.createJoinToken({ service: 'Not A Name' }), refused);
+    await assert.rejects(running.service.revoke({ serial: 'ABCDEF' }), refused);
+  });
 
   it('stand nowhere in the store', async () => {
     await using running = await house.start();

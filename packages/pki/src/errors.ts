@@ -15,6 +15,7 @@
  * - `material-refused`: what an authority issued must not be used, e.g. a certificate of another identity.
  * - `passphrase-weak`: too short to guard the key of an authority.
  * - `signer-failed`: a key outside of this process did not sign.
+ * - `request-refused`: a join token or a revocation that the authority does not grant its own operator either.
  * - `store-busy`, `store-damaged`, `store-failed`: the store of an authority is in use, was changed by something else than a
  *   crash, or cannot be written now.
  * - `file-name`, `file-unreadable`, `file-exposed`, `file-malformed`: a file that is not written, or not trusted.
@@ -38,6 +39,7 @@ export type PkiErrorCode =
   | 'name-malformed'
   | 'passphrase-weak'
   | 'path-length'
+  | 'request-refused'
   | 'serial-malformed'
   | 'signer-failed'
   | 'store-busy'

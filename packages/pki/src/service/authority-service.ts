@@ -9,7 +9,17 @@ import {
   UsageError,
   type Violation,
 } from '@sallyport/core';
-import { Authorizer, type Clock, checkEnvironment, EventBus, every, systemClock, violation } from '@sallyport/core/spi';
+import {
+  Authorizer,
+  type Clock,
+  checkEnvironment,
+  EventBus,
+  every,
+  parseOptions,
+  systemClock,
+  violation,
+} from '@sallyport/core/spi';
+import type { z } from 'zod';
 import { PkiError } from '../errors.js';
 import { Door } from './door.js';
 import { type AuthorityMaterial, type Issuers, loadIssuers } from './issuers.js';
@@ -28,6 +38,7 @@ import {
   revokeRequestSchema,
 } from './protocol.js';
 import { Reception, type Serve } from './reception.js';
+import { Refusal } from './refusal.js';
 import { Registrar } from './registrar.js';
 import { Store } from './store.js';
 import { TrustPublisher } from './trust-publisher.js';
@@ -48,9 +59,15 @@ export interface AuthorityService {
   /** Listens to one type of event, or to all (`*`). Returns the function that unsubscribes. */
   on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
   on(type: '*', listener: EventListener): () => void;
-  /** As over the wire, for the program that runs the authority; the first token has to come from somewhere. */
+  /**
+   * As over the wire, for the program that runs the authority; the first token has to come from somewhere. Rejects with a
+   * `PkiError`: `request-refused`, `store-failed`.
+   */
   createJoinToken(request: JoinTokenRequest): Promise<JoinToken>;
-  /** As over the wire. Resolves to the serials when the lists that name them are out. */
+  /**
+   * As over the wire. Resolves to the serials when the lists that name them are out. Rejects with a `PkiError`:
+   * `request-refused`; `signer-failed` or `store-failed` when not all was done, which may be repeated.
+   */
   revoke(request: RevokeRequest): Promise<readonly string[]>;
   /**
    * Goes on with other material, for a change of roots or issuers and for new lists of the roots. Rejects with
@@ -141,16 +158,20 @@ class RunningAuthority implements AuthorityService {
   }
 
   async createJoinToken(request: JoinTokenRequest): Promise<JoinToken> {
-    return await this.#require().registrar.createJoinToken(joinTokenRequestSchema.parse(request), OPERATOR);
+    const { registrar } = this.#require();
+    return await asOperator(joinTokenRequestSchema, request, (wanted) => registrar.createJoinToken(wanted, OPERATOR));
   }
 
   async revoke(request: RevokeRequest): Promise<readonly string[]> {
-    return await this.#require().registrar.revoke(revokeRequestSchema.parse(request), OPERATOR);
+    const { registrar } = this.#require();
+    return await asOperator(revokeRequestSchema, request, (wanted) => registrar.revoke(wanted, OPERATOR));
   }
 
   async replaceAuthority(material: AuthorityMaterial): Promise<void> {
     const { publisher, store } = this.#require();
-    const { issuers, violations } = await loadIssuers(materialSchema.parse(material), this.#clock.now());
+    const parsed = parseOptions(materialSchema, material, 'authorityService.authority');
+    if (!parsed.value) throw new InsecureConfigurationError('the authority', parsed.violations);
+    const { issuers, violations } = await loadIssuers(parsed.value, this.#clock.now());
     const early = issuers ? droppedEarly(issuers, store, this.#clock.now()) : [];
     if (!issuers || early.length > 0) throw new InsecureConfigurationError('the authority', [...violations, ...early]);
     await publisher.replaceIssuers(issuers);
@@ -242,6 +263,7 @@ class RunningAuthority implements AuthorityService {
       clock: this.#clock,
       events: this.#events,
       serve,
+      wildcardReason: listen.allowWildcardBind?.reason,
     });
     this.#opened.push(() => door.close());
     return await door.open();
@@ -309,6 +331,18 @@ function droppedEarly(next: Issuers, store: Store, now: number): Violation[] {
     const problem = `leaves of the issuer with the fingerprint ${issuer.slice(0, 16)}… live until ${end}`;
     return [violation('authority-dropped-early', 'authorityService.authority.retiring', problem)];
   });
+}
+
+/** What is refused over the wire is refused to the program itself, as an error of this package. */
+async function asOperator<T, R>(schema: z.ZodType<T>, request: unknown, act: (wanted: T) => Promise<R>): Promise<R> {
+  const parsed = schema.safeParse(request);
+  if (!parsed.success) throw new PkiError('request-refused', 'the request has not the fields that it should have');
+  try {
+    return await act(parsed.data);
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    throw new PkiError('request-refused', error.message, { cause: error });
+  }
 }
 
 function ignore(): void {}

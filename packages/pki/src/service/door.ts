@@ -20,7 +20,7 @@ import {
   type TlsMaterial,
   verifyPeer,
 } from '@sallyport/core/spi';
-import type { ListenAddress, ResolvedAuthorityLimits } from './options.js';
+import { isWildcard, type ListenAddress, type ResolvedAuthorityLimits } from './options.js';
 import { AUTHORITY_ALPN } from './protocol.js';
 import type { Member } from './registrar.js';
 
@@ -40,6 +40,8 @@ export interface DoorOptions {
   readonly tls: TlsHandle;
   readonly clock: Clock;
   readonly events: EventSink;
+  /** Why it may listen on every interface. */
+  readonly wildcardReason: string | undefined;
   readonly serve: (request: IncomingMessage, response: ServerResponse, visitor: Visitor) => void;
 }
 
@@ -125,7 +127,11 @@ export class Door {
       this.#options.events.emit('accept-failed', { detail: error.code ?? error.name });
     });
     const bound = this.#server.address() as { address: string; port: number };
-    this.#options.events.emit('listening', { address: `${bound.address}:${bound.port}` });
+    const { wildcardReason: reason } = this.#options;
+    this.#options.events.emit('listening', {
+      address: `${bound.address}:${bound.port}`,
+      ...(reason !== undefined && isWildcard(host) ? { reason } : {}),
+    });
     return bound.port;
   }
 
