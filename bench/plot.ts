@@ -27,6 +27,7 @@ export function plot(panels: readonly Panel[]): string {
   const colours = new Map(names.map(({ name }, index) => [name, COLOURS[index % COLOURS.length] ?? '#000']));
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${PANEL.height}" font-family="sans-serif" font-size="11">`,
+    `<title>${panels.map(({ title }) => title).join(', ')}</title>`,
     `<rect width="${width}" height="${PANEL.height}" fill="#fff"/>`,
     ...panels.map((panel, index) => `<g transform="translate(${index * PANEL.width})">${draw(panel, colours)}</g>`),
     `<g transform="translate(${panels.length * PANEL.width + 8} ${PANEL.top})">${legend(names, colours)}</g>`,
