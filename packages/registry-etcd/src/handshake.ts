@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { isIP } from 'node:net';
 import { checkServerIdentity, connect, type TLSSocket } from 'node:tls';
@@ -38,6 +39,8 @@ export interface VerifiedSocket {
   readonly socket: TLSSocket;
   /** Of the server: see `revocationKeysOf` of core. */
   readonly revocationKeys: readonly string[];
+  /** End of its certificate, ms since the epoch. */
+  readonly notAfter: number;
 }
 
 /**
@@ -72,7 +75,8 @@ export function handshake(tcp: Socket, options: HandshakeOptions): Promise<Verif
       const revocation = judgeRevocation(presented, trustDomain, material);
       if (!revocation.ok) return refuse(revocation.reason, revocation.detail);
       settle();
-      resolve({ socket, revocationKeys: revocation.revocationKeys });
+      const notAfter = Date.parse(new X509Certificate(presented.raw).validTo);
+      resolve({ socket, revocationKeys: revocation.revocationKeys, notAfter });
     });
     socket.once('error', failed);
     socket.once('close', closed);
