@@ -130,6 +130,7 @@ async function measureEnrolment(enrolments: number, inFlight: number): Promise<E
       }),
     );
     const { user, system } = process.cpuUsage(cpu);
+    times.sort((a, b) => a - b);
     return {
       enrolments,
       inFlight,

@@ -2,7 +2,7 @@ export { Authorizer, type Decision } from './authorization/decide.js';
 export { type RuleContext, type RuleHandle, toRuleSource } from './authorization/rule-source.js';
 export { type ParsedRule, type ParsedRules, parseRules } from './authorization/rules.js';
 export { Backoff, type BackoffOptions } from './backoff.js';
-export { type Clock, every, systemClock, type Timer } from './clock.js';
+export { type Clock, every, MAX_TIMER_MS, systemClock, type Timer } from './clock.js';
 export type { Codec } from './contract/contract.js';
 export { contractOf, type MethodsOf } from './contract/service-definition.js';
 export { CallError, Status, type StatusCode, statusName, UnprocessedCallError } from './errors.js';

@@ -5,6 +5,7 @@ import {
   Backoff,
   clientHandshake,
   type EventSink,
+  MAX_TIMER_MS,
   rememberSecret,
   revocationProblem,
   ServerRefusedError,
@@ -19,6 +20,8 @@ import { hasCode, isOutOfReach, isUnauthenticated } from './errors.js';
 import type { ResolvedOptions } from './options.js';
 
 const MEGABYTE = 1024 * 1024;
+/** So long before a certificate of a connection ends, another connection takes its place. */
+const RENEW_BEFORE_MS = 60_000;
 
 /**
  * The cluster behind its endpoints, as one user sees it: one connection at a time, to another member as soon as the present
@@ -172,13 +175,16 @@ export class Cluster {
   }
 
   async #handshake(tcp: Socket, endpoint: EtcdEndpoint): Promise<VerifiedServer> {
+    const material = this.#tls.current();
     try {
-      return await clientHandshake(tcp, {
+      const verified = await clientHandshake(tcp, {
         expect: { host: endpoint.host, identity: this.#options.identity },
-        material: this.#tls.current(),
+        material,
         protocols: ['h2'],
         timeoutMs: this.#options.timeouts.handshakeMs,
       });
+      this.#renewInTime(verified, material.notAfter);
+      return verified;
     } catch (error) {
       if (error instanceof ServerRefusedError && error.reason !== 'aborted' && error.reason !== 'timeout') {
         this.#events.emit('server-identity-refused', {
@@ -191,6 +197,14 @@ export class Cluster {
       }
       throw error;
     }
+  }
+
+  /** No connection outlives the certificates it was opened with. */
+  #renewInTime({ socket, notAfter }: VerifiedServer, ownNotAfter: number): void {
+    const leftMs = Math.max(0, Math.min(notAfter, ownNotAfter) - systemClock.now());
+    const leadMs = Math.min(RENEW_BEFORE_MS, leftMs / 2);
+    const timer = systemClock.after(Math.min(leftMs - leadMs, MAX_TIMER_MS), () => this.#renew());
+    socket.once('close', () => timer.cancel());
   }
 
   /** Leaves a connection that does not answer; the next attempt goes to the next member. */

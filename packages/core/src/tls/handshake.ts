@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { isIP, type Socket } from 'node:net';
 import { checkServerIdentity, connect, type TLSSocket } from 'node:tls';
 import type { HandshakeRefusal } from '../events/events.js';
@@ -31,6 +32,8 @@ export interface VerifiedServer {
   readonly peer: PeerIdentity | undefined;
   /** Of its certificate and of those above it: see `revocationKeysOf`. */
   readonly revocationKeys: readonly string[];
+  /** End of its certificate, ms since the epoch. */
+  readonly notAfter: number;
 }
 
 /** The server did not prove to be the one that was meant. The message holds no secret. */
@@ -145,7 +148,8 @@ function verify(
   if (!identity) {
     const verdict = judgeRevocation(presented, trustDomain, material);
     if (!verdict.ok) throw new ServerRefusedError(verdict.reason, verdict.detail);
-    return { socket, peer: undefined, revocationKeys: verdict.revocationKeys };
+    const notAfter = Date.parse(new X509Certificate(presented.raw).validTo);
+    return { socket, peer: undefined, revocationKeys: verdict.revocationKeys, notAfter };
   }
   const verdict = verifyPeer({ ...presented, verifiedFor: trustDomain }, material);
   if (!verdict.ok) throw new ServerRefusedError(verdict.reason, verdict.detail, verdict.peer);
@@ -153,5 +157,5 @@ function verify(
   if (!identity.matches(peer.spiffeId)) {
     throw new ServerRefusedError('wrong-identity', `${peer.id} answered, expected ${identity.description}`, peer.id);
   }
-  return { socket, peer, revocationKeys };
+  return { socket, peer, revocationKeys, notAfter: peer.notAfter };
 }

@@ -1,8 +1,9 @@
+import { X509Certificate } from 'node:crypto';
 import { Agent, type RequestOptions } from 'node:https';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type ConnectionOptions, checkServerIdentity, connect, type PeerCertificate, type TLSSocket } from 'node:tls';
-import { systemClock } from '../clock.js';
+import { MAX_TIMER_MS, systemClock } from '../clock.js';
 import type { IdentityMatcher } from '../identity/matcher.js';
 import { clientTlsOptions, enrolmentTlsOptions, type TlsTrust } from './context.js';
 import { revocationProblem } from './revocation.js';
@@ -58,6 +59,9 @@ class AnonymousAgent extends Agent {
     });
   }
 }
+
+/** What a request has that is under way when a certificate of its connection is about to end. */
+const LAST_REQUEST_MS = 60_000;
 
 class FollowingAgent extends Agent {
   readonly #handle: TlsHandle;
@@ -115,10 +119,24 @@ class FollowingAgent extends Agent {
     const stranger = this.#expect && identityError(presented, this.#expect, material);
     const misnamed = this.#expect && !this.#alsoHostName ? undefined : checkServerIdentity(host, certificate);
     if (stranger ?? misnamed) return stranger ?? misnamed;
-    const revocation = judgeRevocation(presented, trustDomain, material);
+    // By the lists as they are now: they may have changed since the handshake began.
+    const revocation = judgeRevocation(presented, trustDomain, this.#handle.current());
     if (!revocation.ok) return new ServerIdentityError(`the server was refused: ${revocation.detail}`);
     this.#revocationKeys.set(socket, revocation.revocationKeys);
+    this.#endInTime(socket, Math.min(material.notAfter, Date.parse(new X509Certificate(presented.raw).validTo)));
     return undefined;
+  }
+
+  /** No connection outlives the certificates it was opened with; its last request has a while before. */
+  #endInTime(socket: TLSSocket, endsAt: number): void {
+    const leftMs = Math.max(0, endsAt - systemClock.now());
+    const graceMs = Math.min(LAST_REQUEST_MS, leftMs / 2);
+    let timer = systemClock.after(Math.min(leftMs - graceMs, MAX_TIMER_MS), () => {
+      if (all(this.freeSockets).includes(socket)) socket.destroy();
+      else socket.prependOnceListener('free', () => socket.destroy());
+      timer = systemClock.after(graceMs, () => socket.destroy());
+    });
+    socket.once('close', () => timer.cancel());
   }
 
   /**

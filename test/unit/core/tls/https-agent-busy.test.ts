@@ -5,7 +5,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { exactly } from '@sallyport/core';
 import { httpsAgent, serverTlsOptions, systemClock, type TlsHandle } from '@sallyport/core/spi';
-import { createAuthority } from '@sallyport/pki';
+import { createAuthority, type IssueOptions } from '@sallyport/pki';
 import { IssuedSource } from '@sallyport/testing';
 import { RecordedEvents } from '../../../support/registry-context.js';
 
@@ -33,7 +33,7 @@ describe('httpsAgent', () => {
     server.close();
   });
 
-  async function listen(name: string, names: { readonly ip?: readonly string[] }): Promise<Server> {
+  async function listen(name: string, names: Partial<IssueOptions>): Promise<Server> {
     const own = await new IssuedSource(issued(name, names)).open(context);
     const created = createServer(serverTlsOptions(own.current()), (req, response) => {
       serials.push((req.socket as TLSSocket).getPeerX509Certificate()?.serialNumber);
@@ -73,6 +73,24 @@ describe('httpsAgent', () => {
     agent.destroy();
   });
 
+  it('gives no request a connection whose certificate is about to end, and ends a request that outlasts it', async () => {
+    server.close();
+    server = await listen('registry', { ip: ['127.0.0.1'], notBefore: Date.now(), ttlMs: 3000 });
+    const agent = httpsAgent(handle, { maxSockets: 2 });
+    const held = get(server, agent, '/held').then(
+      () => 'answered',
+      (error: Error) => error.message,
+    );
+    const first = await get(server, agent, '/');
+
+    await new Promise((resolve) => setTimeout(resolve, 1800));
+    const second = await get(server, agent, '/');
+
+    assert.notEqual(first.localPort, second.localPort);
+    assert.equal(await held, 'socket hang up');
+    agent.destroy();
+  }).timeout(10_000);
+
   it('forgets every connection that has ended, of whatever generation', async () => {
     const agent = httpsAgent(handle);
     const busy = get(server, agent, '/held');
@@ -110,7 +128,7 @@ describe('httpsAgent', () => {
   });
 });
 
-function issued(name: string, names: { readonly ip?: readonly string[] } = {}) {
+function issued(name: string, names: Partial<IssueOptions> = {}) {
   return {
     identity: authority.issue({ id: `spiffe://test.example/svc/${name}`, ...names }),
     bundlePem: authority.bundlePem,
