@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey, generateKeyPairSync, sign, X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { Agent } from 'node:https';
 import { InsecureConfigurationError, type ViolationId } from '@sallyport/core';
 import { type AuthorityMaterial, createAuthority, createCsr, createSignerCsr, type Signer } from '@sallyport/pki';
 import {
@@ -145,6 +147,44 @@ describe('an issuer whose key is elsewhere', () => {
   };
 
   for (const curve of ['P-256', 'P-384'] as const) {
+describe('an issuer that its root has revoked', () => {
+  /** The issuer was stolen: another one signs, and the root has the stolen one on its list. */
+  async function stolen({ issuer: revoked, ...material }: AuthorityMaterial): Promise<AuthorityMaterial> {
+    const { serialNumber } = new X509Certificate(readFileSync(revoked.certificate));
+    const list = house.root.crl({ revoked: [serialNumber], nextUpdate: Date.now() + 60_000 });
+    return {
+      ...material,
+      issuer: await house.issuer('next'),
+      retiring: [revoked],
+      rootLists: [house.folder.write('revoking.crl', list)],
+    };
+  }
+
+  it('renews nobody below it, not even on a connection that is open already', async () => {
+    await using running = await house.start();
+    const web = await running.enrol('web');
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const renewal = () =>
+      ask({
+        door: doorsOf(running.service).address,
+        path: '/v1/renew',
+        ca: house.root.bundlePem,
+        credentials: web,
+        body: { csr: createCsr().csrPem },
+        agent,
+      });
+    const reasons: string[] = [];
+    running.service.on('connection-closed-by-policy', ({ reason }) => reasons.push(reason));
+
+    assert.equal((await renewal()).status, 200);
+    await running.service.replaceAuthority(await stolen(house.material));
+
+    await assert.rejects(renewal(), /revoked|ECONNRESET|socket hang up/i);
+    assert.deepEqual(reasons, ['revoked']);
+    agent.destroy();
+  });
+});
+
     it(`signs with ${curve} what openssl accepts`, async () => {
       const signer = signerOf(curve, { broken: false });
       const certificate = house.folder.write('hsm.pem', house.root.certifyIntermediate(await createSignerCsr(signer)));

@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { type RequestOptions, request } from 'node:https';
+import { type Agent, type RequestOptions, request } from 'node:https';
 import { join } from 'node:path';
 import type { ConnectionOptions } from 'node:tls';
 import { allow, type Endpoint, type Rule, secret, silentLogger } from '@sallyport/core';
@@ -112,6 +112,8 @@ export interface Question {
   readonly method?: string;
   readonly credentials?: Pick<Workload, 'certificatePem' | 'privateKeyPem'>;
   readonly contentType?: string;
+  /** Keeps connections. Left out: each question has one of its own. */
+  readonly agent?: Agent;
 }
 
 /** A client of the authority that is not ours. Rejects when the connection breaks, and after 5 s. */
@@ -124,6 +126,7 @@ export function ask({
   method = 'POST',
   credentials,
   contentType,
+  agent,
 }: Question): Promise<Reply> {
   return new Promise((resolve, reject) => {
     const options: RequestOptions & ConnectionOptions = {
@@ -135,7 +138,7 @@ export function ask({
       minVersion: 'TLSv1.3',
       ALPNProtocols: ['http/1.1'],
       checkServerIdentity: () => undefined,
-      agent: false,
+      agent: agent ?? false,
       headers: { 'content-type': contentType ?? 'application/json' },
       signal: AbortSignal.timeout(5000),
     };

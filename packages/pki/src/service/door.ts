@@ -5,15 +5,15 @@ import { isIP, type Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import {
   type Clock,
+  type EventMap,
   type EventSink,
   enrolmentServerTlsOptions,
   every,
   type HandshakeRefusal,
   handshakeRefusal,
-  isRevoked,
   type PeerIdentity,
   presentedPeer,
-  revocationKeyOf,
+  revocationProblem,
   serverTlsOptions,
   type Timer,
   type TlsHandle,
@@ -52,7 +52,8 @@ const MAX_HEADER_BYTES = 8192;
 interface Inside extends Visitor {
   /** Who shares the limit of connections. */
   readonly sharer: string;
-  readonly revocationKey: string | undefined;
+  /** Of its certificate and of those above it; none at the enrolment door. */
+  readonly revocationKeys: readonly string[];
 }
 
 /** A port with TLS 1.3 in front of HTTP/1.1: judges who comes, counts them, and shows the door to those who are revoked. */
@@ -183,18 +184,14 @@ export class Door {
       return { reason: 'alpn', detail: `the client does not offer ${AUTHORITY_ALPN}` };
     if (socket.isSessionReused()) return { reason: 'resumed', detail: 'a resumed session shows no certificate' };
     if (!mutual)
-      return this.#enter(socket, { address, member: undefined, sharer: address, revocationKey: undefined }, limits);
+      return this.#enter(socket, { address, member: undefined, sharer: address, revocationKeys: [] }, limits);
     const presented = presentedPeer(socket);
     if (!presented) return { reason: 'no-certificate', detail: 'the client presented no certificate' };
     const verdict = verifyPeer(presented, tls.current(), this.#options.clock.now());
     if (!verdict.ok) return verdict;
     const leaf = new X509Certificate(presented.raw);
-    const { peer } = verdict;
-    return this.#enter(
-      socket,
-      { address, member: { peer, leaf }, sharer: peer.id, revocationKey: revocationKeyOf(leaf) },
-      limits,
-    );
+    const { peer, revocationKeys } = verdict;
+    return this.#enter(socket, { address, member: { peer, leaf }, sharer: peer.id, revocationKeys }, limits);
   }
 
   #enter(socket: TLSSocket, inside: Inside, { maxConnectionsPerPeer }: ResolvedAuthorityLimits): Refused | undefined {
@@ -215,14 +212,14 @@ export class Door {
     return undefined;
   }
 
-  /** New material: new handshakes use it at once; those whom it revokes leave at once. */
+  /** New material: new handshakes use it at once; those who must not stay, by themselves or by an issuer, leave at once. */
   #follow(material: TlsMaterial): void {
     // setSecureContext resets whatever it is not given again, the minimum version among it.
     this.#server.setSecureContext(this.#tlsOptions(material));
-    for (const [socket, { member, revocationKey }] of this.#inside) {
-      if (member && revocationKey !== undefined && isRevoked(material, revocationKey)) {
-        this.#evict(socket, member.peer, 'revoked', `serial ${member.peer.serial}`);
-      }
+    const now = this.#options.clock.now();
+    for (const [socket, { member, revocationKeys }] of this.#inside) {
+      const problem = member && revocationProblem(material, revocationKeys, now);
+      if (problem) this.#evict(socket, member.peer, problem);
     }
   }
 
@@ -230,12 +227,13 @@ export class Door {
     const now = this.#options.clock.now();
     for (const [socket, { member }] of this.#inside) {
       if (member && member.peer.notAfter <= now) {
-        this.#evict(socket, member.peer, 'expired', 'the certificate it was opened with has expired');
+        const detail = 'the certificate it was opened with has expired';
+        this.#evict(socket, member.peer, { reason: 'expired', detail });
       }
     }
   }
 
-  #evict(socket: TLSSocket, { id: peer }: PeerIdentity, reason: 'revoked' | 'expired', detail: string): void {
+  #evict(socket: TLSSocket, { id: peer }: PeerIdentity, { reason, detail }: Eviction): void {
     this.#options.events.emit('connection-closed-by-policy', { peer, reason, detail });
     socket.destroy();
   }
@@ -249,6 +247,8 @@ export class Door {
     });
   }
 }
+
+type Eviction = Pick<EventMap['connection-closed-by-policy'], 'reason' | 'detail'>;
 
 interface Refused {
   readonly reason: HandshakeRefusal;
