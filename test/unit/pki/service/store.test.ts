@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { systemClock } from '@sallyport/core/spi';
 import { PkiError, type PkiErrorCode } from '@sallyport/pki';
 import { type Fact, Store } from '@sallyport/pki/spi';
+import { startNode } from '../../../support/child.js';
 import { type TemporaryFolder, temporaryFolder } from '../../../support/temporary-folder.js';
 
 const HOUR_MS = 3_600_000;
@@ -231,6 +232,29 @@ describe('the store of an authority', () => {
     await assert.rejects(open(directory), refusal('store-busy'));
     writeFileSync(join(directory, 'lock'), `${hostname()} 999999999\n`, { mode: 0o600 });
     await (await open(directory)).close();
+  });
+
+  it('is taken over by one alone when many come at once', async function () {
+    this.timeout(20_000);
+    const directory = join(folder.path, 'store');
+    await (await open(directory)).close();
+    const { hostname } = await import('node:os');
+    writeFileSync(join(directory, 'lock'), `${hostname()} 999999999\n`, { mode: 0o600 });
+    const script = `
+      import { systemClock } from '@sallyport/core/spi';
+      import { Store } from '@sallyport/pki/spi';
+      const [directory, at] = process.argv.slice(1);
+      setInterval(() => {}, 1000);
+      while (Date.now() < Number(at));
+      const opened = Store.open({ directory, clock: systemClock, maxJournalBytes: 1e6 });
+      console.log(await opened.then(() => 'open', (error) => error.code));`;
+    const args = ['--input-type=module', '--eval', script, directory, String(Date.now() + 1500)];
+
+    const lives = Array.from({ length: 6 }, () => startNode(args, { cwd: import.meta.dirname }));
+    const said = await Promise.all(lives.map(async (life) => (await life.output(/open|store-\w+/))[0]));
+    await Promise.all(lives.map((life) => life.stop('SIGKILL')));
+
+    assert.deepEqual(said.toSorted(), ['open', ...Array.from({ length: 5 }, () => 'store-busy')]);
   });
 
   it('refuses a folder that others may change', async () => {
