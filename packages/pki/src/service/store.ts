@@ -1,4 +1,4 @@
-import { open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { lstat, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Clock, every, readSafeFile, type Timer } from '@sallyport/core/spi';
 import { z } from 'zod';
@@ -76,6 +76,7 @@ export class Store {
     } catch (error) {
       await unlock();
       throw error;
+      await checkFiles(directory);
     }
   }
 
@@ -186,6 +187,18 @@ async function readSnapshot(directory: string, ledger: Ledger): Promise<number> 
     if (lines.pop() !== '' || lines.pop() !== 'end') throw new Error('its end is missing');
     const { generation } = headSchema.parse(JSON.parse(lines.shift() ?? ''));
     for (const line of lines) ledger.apply(factOf(line));
+/** They were made for their owner alone; a backup may have brought them back for everybody. */
+async function checkFiles(directory: string): Promise<void> {
+  if (process.getuid === undefined) return; // Windows has no modes
+  for (const name of await readdir(directory)) {
+    if (!/^(?:snapshot|journal|audit)[.-]/.test(name)) continue;
+    const { mode } = await lstat(join(directory, name));
+    if ((mode & 0o077) === 0) continue;
+    const octal = (mode & 0o777).toString(8).padStart(4, '0');
+    throw new PkiError('file-exposed', `${join(directory, name)} has mode ${octal}; only its owner may have access`);
+  }
+}
+
     return generation;
   } catch (cause) {
     throw new PkiError('store-damaged', `${path} is damaged; restore the store from a backup`, { cause });

@@ -206,7 +206,7 @@ describe('the store of an authority', () => {
     for (const files of states) {
       rmSync(copy, { recursive: true, force: true });
       cpSync(directory, copy, { recursive: true });
-      for (const [name, content] of files) writeFileSync(join(copy, name), content);
+      for (const [name, content] of files) writeFileSync(join(copy, name), content, { mode: 0o600 });
       const store = await open(copy);
       const { usable, revoked } = summary(store, ['t1'], ['01']);
       await store.close();
@@ -255,6 +255,18 @@ describe('the store of an authority', () => {
     await Promise.all(lives.map((life) => life.stop('SIGKILL')));
 
     assert.deepEqual(said.toSorted(), ['open', ...Array.from({ length: 5 }, () => 'store-busy')]);
+  });
+
+  it('refuses files that others may read or change, as a backup may bring them back', async () => {
+    const directory = join(folder.path, 'store');
+    await (await open(directory)).close();
+
+    for (const name of ['journal-0.jsonl', 'audit.jsonl']) {
+      chmodSync(join(directory, name), 0o664);
+      await assert.rejects(open(directory), refusal('file-exposed'), name);
+      chmodSync(join(directory, name), 0o600);
+    }
+    await (await open(directory)).close();
   });
 
   it('refuses a folder that others may change', async () => {
