@@ -121,7 +121,7 @@ export class Registrar {
   async createJoinToken(request: JoinTokenRequest, by: string): Promise<JoinToken> {
     const { store, clock, limits } = this.#options;
     const id = this.#idOf(request);
-    if (store.ledger.tokens >= limits.maxJoinTokens) store.ledger.prune(clock.now());
+    if (store.ledger.tokens >= limits.maxJoinTokens) store.prune();
     if (store.ledger.tokens >= limits.maxJoinTokens)
       throw new Refusal('rate-limited', 'too many join tokens are open', { retryAfterMs: 60_000 });
     const joinToken = randomBytes(32).toString('base64url');

@@ -17,6 +17,8 @@ export interface StoreOptions {
 }
 
 const PRUNE_MS = 60_000;
+/** By so much the past moves on between two prunings at the most, ms: a little faster than time, to make up for sleep. */
+const MAX_PASSED_MS = 66_000;
 const MAX_BATCH = 1024;
 
 interface Write {
@@ -44,6 +46,8 @@ export class Store {
   #generation: number;
   #waiting: Write[] = [];
   #writing: Promise<void> | undefined;
+  /** What ended before it may be forgotten, ms since the epoch. */
+  #past: number;
   #closed = false;
   #failed = false;
 
@@ -54,7 +58,12 @@ export class Store {
     this.#unlock = parts.unlock;
     this.#journal = parts.journal;
     this.#generation = parts.generation;
-    this.#pruning = every(options.clock, PRUNE_MS, () => this.ledger.prune(options.clock.now()));
+    this.#past = options.clock.now();
+    this.#pruning = every(options.clock, PRUNE_MS, () => {
+      // A clock that leaps ahead for a while must not wipe out what will live again when it is back, revocations above all.
+      this.#past = Math.min(options.clock.now(), this.#past + MAX_PASSED_MS);
+      this.prune();
+    });
   }
 
   /**
@@ -67,6 +76,7 @@ export class Store {
     const unlock = await lockStore(join(directory, 'lock'));
     try {
       await checkFolder(directory);
+      await checkFiles(directory);
       const ledger = new Ledger();
       const generation = await readSnapshot(directory, ledger);
       await removeStale(directory, generation);
@@ -76,7 +86,6 @@ export class Store {
     } catch (error) {
       await unlock();
       throw error;
-      await checkFiles(directory);
     }
   }
 
@@ -89,6 +98,11 @@ export class Store {
   /** A line of the audit log on its own. */
   audit(entry: AuditEntry): Promise<void> {
     return this.#write(undefined, entry);
+  }
+
+  /** Forgets what is over. */
+  prune(): void {
+    this.ledger.prune(this.#past);
   }
 
   /** Writes what waits, then lets go of the folder. */
@@ -136,9 +150,9 @@ export class Store {
 
   /** The snapshot names the journal that continues it; until it has its name the old pair counts, from then on the new. */
   async #fold(): Promise<void> {
-    const { directory, clock } = this.#options;
+    const { directory } = this.#options;
     const generation = this.#generation + 1;
-    this.ledger.prune(clock.now());
+    this.prune();
     try {
       await draftSnapshot(directory, generation, this.ledger);
     } catch {
@@ -173,6 +187,18 @@ async function checkFolder(directory: string): Promise<void> {
   if (findings.length > 0) throw new PkiError('file-exposed', findings.map(({ problem }) => problem).join('; '));
 }
 
+/** They were made for their owner alone; a backup may have brought them back for everybody. */
+async function checkFiles(directory: string): Promise<void> {
+  if (process.getuid === undefined) return; // Windows has no modes
+  for (const name of await readdir(directory)) {
+    if (!/^(?:snapshot|journal|audit)[.-]/.test(name)) continue;
+    const { mode } = await lstat(join(directory, name));
+    if ((mode & 0o077) === 0) continue;
+    const octal = (mode & 0o777).toString(8).padStart(4, '0');
+    throw new PkiError('file-exposed', `${join(directory, name)} has mode ${octal}; only its owner may have access`);
+  }
+}
+
 /** Generation 0 has no snapshot. */
 async function readSnapshot(directory: string, ledger: Ledger): Promise<number> {
   const path = join(directory, SNAPSHOT);
@@ -187,18 +213,6 @@ async function readSnapshot(directory: string, ledger: Ledger): Promise<number> 
     if (lines.pop() !== '' || lines.pop() !== 'end') throw new Error('its end is missing');
     const { generation } = headSchema.parse(JSON.parse(lines.shift() ?? ''));
     for (const line of lines) ledger.apply(factOf(line));
-/** They were made for their owner alone; a backup may have brought them back for everybody. */
-async function checkFiles(directory: string): Promise<void> {
-  if (process.getuid === undefined) return; // Windows has no modes
-  for (const name of await readdir(directory)) {
-    if (!/^(?:snapshot|journal|audit)[.-]/.test(name)) continue;
-    const { mode } = await lstat(join(directory, name));
-    if ((mode & 0o077) === 0) continue;
-    const octal = (mode & 0o777).toString(8).padStart(4, '0');
-    throw new PkiError('file-exposed', `${join(directory, name)} has mode ${octal}; only its owner may have access`);
-  }
-}
-
     return generation;
   } catch (cause) {
     throw new PkiError('store-damaged', `${path} is damaged; restore the store from a backup`, { cause });

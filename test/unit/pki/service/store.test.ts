@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { systemClock } from '@sallyport/core/spi';
 import { PkiError, type PkiErrorCode } from '@sallyport/pki';
 import { type Fact, Store } from '@sallyport/pki/spi';
+import { fakeClock } from '@sallyport/testing';
 import { startNode } from '../../../support/child.js';
 import { type TemporaryFolder, temporaryFolder } from '../../../support/temporary-folder.js';
 
@@ -275,6 +276,28 @@ describe('the store of an authority', () => {
     chmodSync(directory, 0o777);
 
     await assert.rejects(open(directory), refusal('file-exposed'));
+  });
+
+  it('forgets nothing that lives because a clock leaps ahead for a while', async () => {
+    const clock = fakeClock();
+    const directory = join(folder.path, 'store');
+    const store = await Store.open({ directory, clock, maxJournalBytes: 300 });
+    const notAfter = clock.now() + HOUR_MS;
+    for (const serial of ['01', '02']) await store.record({ ...issued(serial), notAfter } as Fact);
+    await store.record({ fact: 'revoked', serial: '01', at: clock.now() });
+
+    clock.jump(24 * HOUR_MS);
+    await clock.advance(60_000);
+    await store.record({ fact: 'list-numbered', number: 1 });
+    clock.jump(-24 * HOUR_MS);
+
+    assert.deepEqual([store.ledger.isRevoked('01'), store.ledger.serialsOf(id)], [true, ['02']]);
+    await store.close();
+    const after = await Store.open({ directory, clock, maxJournalBytes: 300 });
+    assert.deepEqual([after.ledger.isRevoked('01'), after.ledger.serialsOf(id)], [true, ['02']]);
+    await clock.advance(3 * HOUR_MS);
+    assert.equal(after.ledger.certificates, 0);
+    await after.close();
   });
 
   it('forgets certificates and tokens that are over', async () => {
