@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { open } from 'node:fs/promises';
+import sinon, { type SinonStub } from 'sinon';
 import {
   ask,
   authorityHouse,
@@ -17,6 +19,13 @@ beforeEach(async () => {
   house = await authorityHouse();
 });
 afterEach(() => house[Symbol.dispose]());
+
+/** Nothing can be written to any file until it is restored. */
+async function fullDisk(): Promise<SinonStub> {
+  const file = await open(process.execPath);
+  await file.close();
+  return sinon.stub(Object.getPrototypeOf(file), 'write').rejects(new Error('ENOSPC'));
+}
 
 function many(running: RunningHouse, workload: Workload, count: number): Promise<Following[]> {
   return Promise.all(Array.from({ length: count }, () => follow(doorsOf(running.service).address, workload)));
@@ -51,6 +60,24 @@ describe('the updates of an authority', () => {
     await eventually(() => assert.ok(updates.states.length >= 2), 3000);
     assert.ok(updates.states.length <= 4, `${updates.states.length} states`);
     for (const workload of workloads) await assert.rejects(renew(running, workload));
+  });
+
+  it('tell of a revocation although the disk has been full for long', async () => {
+    await using running = await house.start({ leafTtlMs: 5000 });
+    const [reader, other] = [await running.enrol('reader'), await running.enrol('web')];
+    using updates = await follow(doorsOf(running.service).address, reader);
+    const full = await fullDisk();
+    // By now the authority needs another certificate for itself, and cannot write it down.
+    await new Promise((resolve) => setTimeout(resolve, 2600));
+    const before = updates.states.at(-1)?.crls;
+
+    await assert.rejects(running.service.revoke({ identity: other.id }), { code: 'store-failed' });
+
+    await eventually(() => assert.notDeepEqual(updates.states.at(-1)?.crls, before), 1000);
+    await assert.rejects(renew(running, other));
+    assert.equal(running.service.readiness.ready, false);
+    full.restore();
+    await eventually(() => assert.equal(running.service.readiness.ready, true), 3000);
   });
 
   it('have a beat within 15 s when nothing happens', async function () {

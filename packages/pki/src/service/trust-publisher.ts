@@ -128,19 +128,25 @@ export class TrustPublisher {
     this.#retry?.cancel();
     try {
       const generation = this.#holder.current.generation + 1;
-      const { own, trust, material } = await publish(this.#options, issuers, this.#own, generation);
+      const { own, trust, material, shortcoming } = await publish(this.#options, issuers, this.#own, generation);
       this.#own = own;
       this.#trust = trust;
       this.#issuers = issuers;
       this.#problem = undefined;
       this.#holder.replace(material);
+      // Tried again with the next lists: to sign them every second would make everybody take over something new as often.
+      if (shortcoming !== undefined) this.#degraded(shortcoming);
     } catch (error) {
-      this.#problem = error instanceof Error ? error.message : 'signing failed';
-      this.#options.events.emit('authority-degraded', { detail: this.#problem });
+      this.#degraded(error);
       this.#retry = this.#options.clock.after(RETRY_MS, () => void this.refresh().catch(ignore));
       throw error;
     }
     for (const listener of [...this.#listeners]) listener(this.#trust);
+  }
+
+  #degraded(error: unknown): void {
+    this.#problem = error instanceof Error ? error.message : 'signing failed';
+    this.#options.events.emit('authority-degraded', { detail: this.#problem });
   }
 }
 
@@ -151,12 +157,15 @@ interface OwnLeaf {
   readonly serial: string;
   /** Ms since the epoch. */
   readonly renewAt: number;
+  readonly notAfter: number;
 }
 
 interface Published {
   readonly own: OwnLeaf;
   readonly trust: Trust;
   readonly material: TlsMaterial;
+  /** Why the own certificate is not the new one that it should be; undefined when it is. */
+  readonly shortcoming: unknown;
 }
 
 async function publish(
@@ -165,18 +174,33 @@ async function publish(
   before: OwnLeaf | undefined,
   generation: number,
 ): Promise<Published> {
-  const { clock, store } = options;
-  const now = clock.now();
-  const isFresh =
-    before?.issuer.id === issuers.current.id && now < before.renewAt && !store.ledger.isRevoked(before.serial);
-  const own = before && isFresh ? before : await issueOwn(options, issuers);
+  const { own, shortcoming } = await ownLeaf(options, issuers, before);
   const trust = { bundlePem: issuers.bundlePem, crls: await signLists(options, issuers) };
   const { material, violations } = parseMaterial(
     { cert: own.certificatePem, key: own.privateKeyPem, ca: trust.bundlePem, bundles: {}, crl: trust.crls },
-    { generation, now: clock.now() },
+    { generation, now: options.clock.now() },
   );
   if (!material) throw new InsecureConfigurationError('the authority', violations);
-  return { own, trust, material };
+  return { own, trust, material, shortcoming };
+}
+
+/** One that still holds goes on while there is no new one to be had: revocations must be told even when the disk is full. */
+async function ownLeaf(
+  options: TrustPublisherOptions,
+  issuers: Issuers,
+  before: OwnLeaf | undefined,
+): Promise<Pick<Published, 'own' | 'shortcoming'>> {
+  const { clock, store } = options;
+  const now = clock.now();
+  const holds =
+    before?.issuer.id === issuers.current.id && now < before.notAfter && !store.ledger.isRevoked(before.serial);
+  if (before && holds && now < before.renewAt) return { own: before, shortcoming: undefined };
+  try {
+    return { own: await issueOwn(options, issuers), shortcoming: undefined };
+  } catch (error) {
+    if (before && holds) return { own: before, shortcoming: error };
+    throw error;
+  }
 }
 
 async function issueOwn({ store, clock, leafTtlMs }: TrustPublisherOptions, issuers: Issuers): Promise<OwnLeaf> {
@@ -201,6 +225,7 @@ async function issueOwn({ store, clock, leafTtlMs }: TrustPublisherOptions, issu
     privateKeyPem: privateKeyPem(privateKey),
     serial: leaf.serial,
     renewAt: now + (leaf.notAfter - now) / 2,
+    notAfter: leaf.notAfter,
   };
 }
 
