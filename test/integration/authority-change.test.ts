@@ -119,6 +119,22 @@ describe('a change of the root', () => {
     assert.equal(verify(other, state).status, 0);
   });
 
+  it('to an older list of the root changes nothing', async () => {
+    const { folder, root, material } = house;
+    await using running = await house.start();
+    const web = await running.enrol('web');
+    using updates = await follow(doorsOf(running.service).address, web);
+    const older = root.crl({ revoked: [], number: 1, nextUpdate: Date.now() + 60_000 });
+
+    const rolledBack = running.service.replaceAuthority({ ...material, rootLists: [folder.write('old.crl', older)] });
+
+    await assert.rejects(rolledBack, refusal('tls-crl-invalid'));
+    const { crls } = await running.enrol('billing');
+    assert.ok(![...crls, ...updates.states.flatMap((state) => state.crls)].some((list) => list === older));
+    await running.service.revoke({ identity: web.id });
+    await eventually(() => assert.ok(updates.ended), 2000);
+  });
+
   it('to material that is not in order changes nothing', async () => {
     await using running = await house.start();
     const web = await running.enrol('web');
@@ -131,22 +147,6 @@ describe('a change of the root', () => {
   });
 });
 
-describe('an issuer whose key is elsewhere', () => {
-  requireOpenssl();
-
-  const signerOf = (curve: 'P-256' | 'P-384', mood: { broken: boolean }): Signer => {
-    const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: curve });
-    const key = createPrivateKey(privateKey.export({ type: 'pkcs8', format: 'pem' }));
-    return {
-      publicKey: publicKey.export({ type: 'spki', format: 'pem' }).toString(),
-      async sign(content) {
-        if (mood.broken) throw new Error('PIN 1234 was refused');
-        return sign(curve === 'P-256' ? 'sha256' : 'sha384', content, key);
-      },
-    };
-  };
-
-  for (const curve of ['P-256', 'P-384'] as const) {
 describe('an issuer that its root has revoked', () => {
   /** The issuer was stolen: another one signs, and the root has the stolen one on its list. */
   async function stolen({ issuer: revoked, ...material }: AuthorityMaterial): Promise<AuthorityMaterial> {
@@ -185,6 +185,22 @@ describe('an issuer that its root has revoked', () => {
   });
 });
 
+describe('an issuer whose key is elsewhere', () => {
+  requireOpenssl();
+
+  const signerOf = (curve: 'P-256' | 'P-384', mood: { broken: boolean }): Signer => {
+    const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: curve });
+    const key = createPrivateKey(privateKey.export({ type: 'pkcs8', format: 'pem' }));
+    return {
+      publicKey: publicKey.export({ type: 'spki', format: 'pem' }).toString(),
+      async sign(content) {
+        if (mood.broken) throw new Error('PIN 1234 was refused');
+        return sign(curve === 'P-256' ? 'sha256' : 'sha384', content, key);
+      },
+    };
+  };
+
+  for (const curve of ['P-256', 'P-384'] as const) {
     it(`signs with ${curve} what openssl accepts`, async () => {
       const signer = signerOf(curve, { broken: false });
       const certificate = house.folder.write('hsm.pem', house.root.certifyIntermediate(await createSignerCsr(signer)));

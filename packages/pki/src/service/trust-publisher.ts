@@ -5,9 +5,11 @@ import {
   InsecureConfigurationError,
   MaterialHolder,
   parseMaterial,
+  successionProblem,
   type Timer,
   type TlsHandle,
   type TlsMaterial,
+  violation,
 } from '@sallyport/core/spi';
 import { BACKDATE_MS } from '../certificate.js';
 import { draftCrl } from '../crl.js';
@@ -129,6 +131,8 @@ export class TrustPublisher {
     try {
       const generation = this.#holder.current.generation + 1;
       const { own, trust, material, shortcoming } = await publish(this.#options, issuers, this.#own, generation);
+      const problem = successionProblem(material, this.#holder.current);
+      if (problem !== undefined) throw unfit(problem);
       this.#own = own;
       this.#trust = trust;
       this.#issuers = issuers;
@@ -148,6 +152,13 @@ export class TrustPublisher {
     this.#problem = error instanceof Error ? error.message : 'signing failed';
     this.#options.events.emit('authority-degraded', { detail: this.#problem });
   }
+}
+
+/** An older list of a root, which would make whoever the root has revoked since welcome again. */
+function unfit(problem: string): InsecureConfigurationError {
+  return new InsecureConfigurationError('the authority', [
+    violation('tls-crl-invalid', 'authorityService.authority.rootLists', problem),
+  ]);
 }
 
 interface OwnLeaf {
