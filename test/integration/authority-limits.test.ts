@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { connect, type TLSSocket } from 'node:tls';
 import type { Endpoint } from '@sallyport/core';
 import { createCsr } from '@sallyport/pki';
@@ -111,6 +113,42 @@ describe('too many requests to an authority', () => {
 
     assert.deepEqual(codes, [undefined, undefined, 'rate-limited']);
     assert.equal((await renewal(billing)).status, 200);
+  });
+
+  it('that are nonsense count as well, and cost no line of the audit log each', async () => {
+    await using running = await house.start({ limits: { perAddressPerMinute: 4, perIdentityPerMinute: 4 } });
+    const { enrolment, address } = doorsOf(running.service);
+    const { joinToken } = await running.service.createJoinToken({ service: 'web' });
+    const web = await running.enrol('web');
+    const nonsense = (door: Endpoint, credentials?: Workload) =>
+      inTurn(5, () => enroll(door, { path: '/nonsense', ...(credentials ? { credentials } : {}) }));
+
+    const codes = [...(await nonsense(enrolment)), ...(await nonsense(address, web))];
+
+    assert.ok(codes.filter((code) => code === 'not-found').length <= 3, String(codes));
+    const { body: refused } = await enroll(enrolment, { body: { ...body(), joinToken } });
+    assert.equal(refused.code, 'rate-limited');
+    await running.service.stop();
+    const lines = readFileSync(join(house.folder.path, 'store', 'audit.jsonl'), 'utf8').split('\n');
+    assert.ok(lines.filter((line) => line.includes('"refused"')).length <= 3);
+  });
+
+  it('of strangers keep nobody from renewing', async () => {
+    await using running = await house.start({ limits: { requestsPerSecond: 3 } });
+    const { enrolment, address } = doorsOf(running.service);
+    const web = await running.enrol('web');
+
+    const strangers = await Promise.all(
+      Array.from({ length: 20 }, (_, index) => enroll(enrolment, { body: { ...body(), joinToken: `token ${index}` } })),
+    );
+    const { status } = await enroll(address, {
+      path: '/v1/renew',
+      credentials: web,
+      body: { csr: createCsr().csrPem },
+    });
+
+    assert.ok(strangers.some(({ body: { code } }) => code === 'rate-limited'));
+    assert.equal(status, 200);
   });
 
   it('of everybody together are refused', async () => {

@@ -47,7 +47,7 @@ export interface AuthorityServiceOptions {
 
 /** Every limit is finite; leave a field out for its default. */
 export interface AuthorityLimits {
-  /** Enrolments and renewals together, a second. Default 200. */
+  /** Enrolments of everybody together, a second, and as many renewals. Default 200. */
   readonly requestsPerSecond?: number;
   /** Requests of one address (IPv6: one /64) at the enrolment door, a minute. Default 120. */
   readonly perAddressPerMinute?: number;

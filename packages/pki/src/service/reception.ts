@@ -102,9 +102,8 @@ export class Reception {
     answer(response, 200, this.#issued(certificatePem));
   };
 
-  readonly #updates: MemberHandler = async (_request, response, { peer }) => {
-    const { registrar, publisher, clock } = this.#options;
-    registrar.admit(peer);
+  readonly #updates: MemberHandler = async (_request, response) => {
+    const { publisher, clock } = this.#options;
     const subscriber = new Subscriber(response, clock);
     subscriber.send(stateLine(publisher.trust));
     this.#subscribers.add(subscriber);
@@ -132,8 +131,7 @@ export class Reception {
 
   /** The one predicate decides, as for every call. */
   #requireRight(peer: Member['peer'], method: string): void {
-    const { registrar, authorizer, events } = this.#options;
-    registrar.admit(peer);
+    const { authorizer, events } = this.#options;
     const { allowed, rule } = authorizer.decide(peer, `/${method}`);
     if (allowed) return;
     events.emit('call-denied', { peer: peer.id, method, rule });
@@ -142,12 +140,20 @@ export class Reception {
 
   async #serve(request: IncomingMessage, response: ServerResponse, visitor: Visitor, handler: Handler): Promise<void> {
     try {
+      this.#admit(visitor);
       await handler(request, response, visitor.address);
     } catch (error) {
       const refusal = refusalOf(error);
       this.#refused(refusal, request, visitor);
       refuse(response, refusal);
     }
+  }
+
+  /** Before anything is read: each refusal of another kind is a line of the audit log, and so these are bounded too. */
+  #admit({ address, member }: Visitor): void {
+    const { registrar } = this.#options;
+    if (member) registrar.admit(member.peer);
+    else registrar.admitStranger(address);
   }
 
   #refused({ code, detail }: Refusal, { url }: IncomingMessage, { address, member }: Visitor): void {

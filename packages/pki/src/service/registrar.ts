@@ -41,7 +41,9 @@ const MAX_KEYS = 10_000;
 /** Decides who gets a certificate, and what is in it. Knows nothing of HTTP; every method rejects with a Refusal or a `PkiError`. */
 export class Registrar {
   readonly #options: RegistrarOptions;
-  readonly #everybody: RateLimiter;
+  /** Those with a token and those with a certificate apart: strangers must not keep anybody from renewing. */
+  readonly #enrolments: RateLimiter;
+  readonly #renewals: RateLimiter;
   readonly #addresses: RateLimiter;
   readonly #tokens: RateLimiter;
   readonly #identities: RateLimiter;
@@ -52,7 +54,9 @@ export class Registrar {
     const perMinute = (count: number) =>
       new RateLimiter({ clock, maxKeys: MAX_KEYS, perMinute: count, burst: Math.ceil(count / 2) });
     const { requestsPerSecond: rate } = limits;
-    this.#everybody = new RateLimiter({ clock, maxKeys: 1, perMinute: rate * 60, burst: rate });
+    const everybody = { clock, maxKeys: 1, perMinute: rate * 60, burst: rate };
+    this.#enrolments = new RateLimiter(everybody);
+    this.#renewals = new RateLimiter(everybody);
     this.#addresses = perMinute(limits.perAddressPerMinute);
     this.#tokens = perMinute(limits.perTokenPerMinute);
     this.#identities = perMinute(limits.perIdentityPerMinute);
@@ -62,9 +66,8 @@ export class Registrar {
   async enrol(joinToken: string, csrPem: string, address: string): Promise<IssuedCertificate> {
     const { store, clock } = this.#options;
     const hash = hashOf(joinToken);
-    this.#limit(this.#addresses, address);
     this.#limit(this.#tokens, hash);
-    this.#limit(this.#everybody, '');
+    this.#limit(this.#enrolments, '');
     const taken = store.ledger.take(hash, clock.now());
     if (taken === undefined) {
       const detail = 'the join token is unknown, expired, or was used';
@@ -81,14 +84,18 @@ export class Registrar {
 
   /** For the own name only, and with another key: a stolen one ends with its certificate. */
   async renew(csrPem: string, { peer, leaf }: Member, address: string): Promise<IssuedCertificate> {
-    this.admit(peer);
-    this.#limit(this.#everybody, '');
+    this.#limit(this.#renewals, '');
     if (peer.id === authorityId(peer.spiffeId.trustDomain))
       throw new Refusal('identity-refused', 'this identity is not renewed');
     this.#requireIssuedHere(peer, leaf);
     const publicKey = acceptedKey(csrPem, peer.id);
     if (publicKey.equals(leaf.publicKey)) throw new Refusal('csr-refused', 'the key is that of the old certificate');
     return await this.#issue(publicKey, peer.id, { by: peer, address });
+  }
+
+  /** Counts a request of somebody without a certificate, whatever it holds; refuses it when there were too many. */
+  admitStranger(address: string): void {
+    this.#limit(this.#addresses, address);
   }
 
   /** Counts a request of a member; refuses it when there were too many, or when it was revoked a moment ago. */
