@@ -9,7 +9,7 @@ import { InsecureConfigurationError } from '../policy/insecure-configuration-err
 import { joinPath } from '../policy/option-path.js';
 import { durationMs, parseOptions } from '../policy/options.js';
 import { type Violation, violation } from '../policy/violation.js';
-import { isSecret, type Secret } from '../secrets/secret.js';
+import { isSecret, type Secret, SecretUnavailableError } from '../secrets/secret.js';
 import { FileFollower, type LoadedMaterial } from './file-follower.js';
 import { type MaterialContext, type PemMaterial, parseMaterial } from './material.js';
 import type { MaterialHolder } from './material-holder.js';
@@ -275,7 +275,15 @@ async function readPassphrase(passphrase: Secret | undefined, violations: Violat
   if (passphrase === undefined) return undefined;
   const found = await passphrase.check('tls.passphrase');
   violations.push(...found);
-  return found.length === 0 ? await passphrase.read() : undefined;
+  if (found.length > 0) return undefined;
+  try {
+    return await passphrase.read();
+  } catch (error) {
+    // It was there a moment ago: a store that answers now and then must not end the process.
+    const problem = error instanceof SecretUnavailableError ? error.message : undefined;
+    violations.push(violation('secret-unavailable', 'tls.passphrase', problem));
+    return undefined;
+  }
 }
 
 type Dangers = Readonly<Record<FileDanger, ViolationId>>;

@@ -311,6 +311,25 @@ describe('rotation of files', () => {
     assert.equal(handle.current().bundles.get('prod.acme')?.length, 2);
   });
 
+  it('keeps the last good pair when the passphrase cannot be had at that moment', async () => {
+    const key = (pem: string) =>
+      createPrivateKey(pem)
+        .export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase: 'canary' })
+        .toString();
+    let answers: (string | undefined)[] = [];
+    const passphrase = secret.from({ get: async () => (answers.length > 0 ? answers.shift() : 'canary') }, 'key');
+    writeFileSync(files.key, key(readFileSync(files.key, 'utf8')));
+    const handle = await tls.fromFiles({ ...files, passphrase, pollMs: 20 }).open(recorder());
+    const next = prod.issue({ id: web });
+
+    answers = ['canary', undefined];
+    writeFileSync(files.key, key(next.privateKeyPem));
+    writeFileSync(files.cert, next.certificatePem);
+
+    await until('the new pair serves', () => handle.current().leaf.serialNumber === next.serial);
+    handle.close();
+  });
+
   it('raises nothing for files that were only touched', async () => {
     const now = new Date();
     for (const path of Object.values(files)) utimesSync(path, now, now);
