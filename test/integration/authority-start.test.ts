@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
 import { chmodSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { allow, InsecureConfigurationError, secret, type ViolationId } from '@sallyport/core';
@@ -38,6 +39,16 @@ const cases: readonly Case[] = [
     async wrong(at) {
       await at.root.intermediate().save(at.folder.path, { name: 'plain' });
       return issuer(at, { key: join(at.folder.path, 'plain.key') });
+    },
+  },
+  {
+    id: 'tls-certificate-untrusted',
+    what: 'an issuer that its root has revoked',
+    path: 'authorityService.authority.issuer.certificate',
+    wrong(at) {
+      const { serialNumber } = new X509Certificate(readFileSync(at.material.issuer.certificate));
+      const list = at.root.crl({ revoked: [serialNumber], nextUpdate: Date.now() + DAY_MS });
+      return material(at, { rootLists: [at.folder.write('revoking.crl', list)] });
     },
   },
   {

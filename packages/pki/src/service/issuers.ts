@@ -94,7 +94,12 @@ export async function loadIssuers(material: AuthorityMaterial, now: number): Pro
   const between = all.flatMap(({ chainPem }) => splitCertificates(chainPem));
   const online = new Set(all.map(({ certificatePem }) => certificatePem));
   const offline = [...roots, ...between.filter((pem) => !online.has(pem)).map((pem) => new X509Certificate(pem))];
-  const { lists, end } = await loadLists(material.rootLists, offline, now, violations);
+  const { lists, end, revokes } = await loadLists(material.rootLists, offline, now, violations);
+  // A retiring one may be revoked: it keeps its list up to date all the same.
+  if (all[0] && certificatesOf(all[0].chainPem)?.some(revokes)) {
+    const problem = 'a root has revoked it: nobody would accept what it signs';
+    violations.push(violation('tls-certificate-untrusted', `${PATH}.issuer.certificate`, problem));
+  }
   const domains = new Set([...roots, ...all.map(({ certificate }) => certificate)].map(trustDomainOf));
   const [trustDomain] = domains;
   const [current] = all;
@@ -199,10 +204,11 @@ async function loadLists(
   issuers: readonly X509Certificate[],
   now: number,
   violations: Violation[],
-): Promise<{ readonly lists: readonly string[]; readonly end: number }> {
+): Promise<LoadedLists> {
   const refuse = (problem: string) => violations.push(violation('tls-crl-invalid', `${PATH}.rootLists`, problem));
   const lists: string[] = [];
   const covered = new Set<X509Certificate>();
+  const revocations: ReadList[] = [];
   let end = Number.POSITIVE_INFINITY;
   for (const file of files) {
     const text = await load(file, `${PATH}.rootLists`, { private: false }, violations);
@@ -214,6 +220,7 @@ async function loadLists(
       }
       if (read.nextUpdate <= now) refuse(`${file} is past its time; let the root sign a new one`);
       covered.add(read.signer);
+      revocations.push(read);
       end = Math.min(end, read.nextUpdate);
       lists.push(`${pem}\n`);
     }
@@ -221,11 +228,24 @@ async function loadLists(
   for (const issuer of issuers) {
     if (!covered.has(issuer)) refuse(`there is no list of ${issuer.subject?.replaceAll('\n', ', ') ?? 'a root'}`);
   }
-  return { lists, end };
+  const revokes = (certificate: X509Certificate) =>
+    revocations.some(
+      ({ signer, revoked }) => signer && certificate.checkIssued(signer) && revoked.has(certificate.serialNumber),
+    );
+  return { lists, end, revokes };
+}
+
+interface LoadedLists {
+  readonly lists: readonly string[];
+  /** When the first of them ends, ms since the epoch. */
+  readonly end: number;
+  readonly revokes: (certificate: X509Certificate) => boolean;
 }
 
 interface ReadList {
   readonly signer?: X509Certificate;
+  /** Serial numbers. */
+  readonly revoked: ReadonlySet<string>;
   readonly nextUpdate: number;
   readonly problem: string;
 }
@@ -234,9 +254,11 @@ function readList(pem: string, issuers: readonly X509Certificate[]): ReadList {
   try {
     const list = parseCrl(Buffer.from(pem.replaceAll(/-----[^-]+-----|\s/g, ''), 'base64'));
     const signer = issuers.find(({ publicKey }) => verifyCrl(list, publicKey));
-    return { ...(signer ? { signer } : {}), nextUpdate: list.nextUpdate, problem: 'no root has signed it' };
+    const { nextUpdate, revokedSerials } = list;
+    const revoked = new Set(revokedSerials);
+    return { ...(signer ? { signer } : {}), revoked, nextUpdate, problem: 'no root has signed it' };
   } catch (error) {
-    return { nextUpdate: 0, problem: error instanceof Error ? error.message : 'it is damaged' };
+    return { revoked: new Set(), nextUpdate: 0, problem: error instanceof Error ? error.message : 'it is damaged' };
   }
 }
 
