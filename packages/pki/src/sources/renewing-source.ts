@@ -15,6 +15,9 @@ import { FailureReport } from './failure-report.js';
 import { KeptMaterial } from './kept-material.js';
 import { RenewalLoop } from './renewal.js';
 
+/** Any time that a timer can wait. */
+const ALIVE_MS = 60_000;
+
 /** Where certificates come from, for as long as a source is open. */
 export interface Issuer {
   /**
@@ -107,6 +110,8 @@ export class RenewingSource implements TlsSource {
     const deadline = new AbortController();
     const timer = clock.after(this.#options.startTimeoutMs, () => deadline.abort());
     const backoff = new Backoff({ clock, firstMs: 250 });
+    // Nothing else may keep a process alive that still waits for its identity: it would end without a word.
+    const alive = setInterval(() => undefined, ALIVE_MS);
     let reason: unknown;
     try {
       for (;;) {
@@ -124,6 +129,7 @@ export class RenewingSource implements TlsSource {
       }
     } finally {
       timer.cancel();
+      clearInterval(alive);
     }
   }
 }

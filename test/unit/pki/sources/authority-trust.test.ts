@@ -214,6 +214,23 @@ describe('what the authority announces', () => {
     await eventually(() => assert.equal(current.current().generation, 2));
   });
 
+  it('keeps a process alive that still waits for its identity, and says at the end why it has none', async () => {
+    const program = `
+      import { secret } from '@sallyport/core';
+      import { systemClock } from '@sallyport/core/spi';
+      import { fromAuthority } from '@sallyport/pki';
+      const options = { address: process.env.ADDRESS, bundle: process.env.BUNDLE, joinToken: secret.env('TOKEN') };
+      const source = fromAuthority({ ...options, startTimeoutMs: 1500 });
+      await source.open({ clock: systemClock, events: { emit() {} } }).catch(({ code }) => console.log(code));
+    `;
+    const env = { ADDRESS: authority.address, BUNDLE: authority.root.bundlePem, TOKEN };
+    await authority.stop();
+
+    const { code, stdout, stderr } = await runNode(['--input-type=module', '-e', program], { env });
+
+    assert.deepEqual({ code, stdout, stderr }, { code: 0, stdout: 'issuer-unavailable\n', stderr: '' });
+  });
+
   it('keeps no process alive, whether closed while the authority hangs or not closed at all', async () => {
     for (const behaviour of ['answers', 'hangs']) {
       authority.tokens.add(TOKEN);
