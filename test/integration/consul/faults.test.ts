@@ -250,7 +250,7 @@ describe('registry.consul() under faults', function () {
     const foreign = createAuthority({ trustDomain: 'test.example' });
 
     source.rotate({
-      identity: foreign.issue({ id: 'spiffe://test.example/svc/reader' }),
+      identity: foreign.issue({ id: `spiffe://test.example/svc/${running.service}-reader` }),
       bundlePem: foreign.bundlePem,
     });
     await eventually(() => assert.equal(running.view.state, 'stale'), 10_000);

@@ -41,11 +41,14 @@ const spiffeId = z.string().transform((text, context) => {
   }
 });
 
+/** Named, so that the declarations of the package name Node's type as we do. */
+const address: z.ZodType<URL, string> = z
+  .string()
+  .superRefine(checkAddress)
+  .transform((text) => new URL(text));
+
 const schema = z.strictObject({
-  address: z
-    .string()
-    .superRefine(checkAddress)
-    .transform((text) => new URL(text)),
+  address,
   bundle: z
     .string()
     .refine((given) => given.trim() !== '', {
