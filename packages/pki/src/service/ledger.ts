@@ -105,11 +105,12 @@ export class Ledger {
     const token = this.#tokens.get(hash);
     if (token === undefined || token.expiresAt <= now) return undefined;
     this.#tokens.delete(hash);
+    const revocation = this.lastRevocationOf(token.id);
     return {
       id: token.id,
       // Unless it was voided meanwhile, with its identity.
       giveBack: () => {
-        if (!this.wasRevokedSince(token.id, now)) this.#tokens.set(hash, token);
+        if (this.lastRevocationOf(token.id) === revocation) this.#tokens.set(hash, token);
       },
     };
   }
@@ -125,6 +126,11 @@ export class Ledger {
 
   isRevoked(serial: string): boolean {
     return this.#certificates.get(serial)?.revoked !== undefined;
+  }
+
+  /** Another one than before: everything of the identity was revoked since, wherever the clock was meanwhile. */
+  lastRevocationOf(id: string): object | undefined {
+    return this.#revokedIds.get(id);
   }
 
   /** Whether everything of the identity was revoked at `since` or later. */

@@ -147,12 +147,13 @@ export class Registrar {
     }
     const now = clock.now();
     const issuer = publisher.issuers.current;
+    const revocation = store.ledger.lastRevocationOf(id);
     const leaf = await signLeaf(issuer, { id, publicKey, now, ttlMs: leafTtlMs });
     // Signing may take a while, and neither revocation nor a change of issuers waits for it.
     if (!publisher.issuers.all.some(({ id }) => id === issuer.id))
       throw new Refusal('unavailable', 'the issuer has changed');
     const isRevoked = how.by && store.ledger.isRevoked(how.by.serial);
-    if (isRevoked || store.ledger.wasRevokedSince(id, now))
+    if (isRevoked || store.ledger.lastRevocationOf(id) !== revocation)
       throw new Refusal('revoked', 'the identity has been revoked');
     const { serial, notAfter } = leaf;
     const purpose = how.by ? 'renewal' : 'join-token';

@@ -12,7 +12,7 @@ import {
 import { join } from 'node:path';
 import { systemClock } from '@sallyport/core/spi';
 import { PkiError, type PkiErrorCode } from '@sallyport/pki';
-import { type Fact, Store } from '@sallyport/pki/spi';
+import { type Fact, Ledger, Store } from '@sallyport/pki/spi';
 import { fakeClock } from '@sallyport/testing';
 import { startNode } from '../../../support/child.js';
 import { type TemporaryFolder, temporaryFolder } from '../../../support/temporary-folder.js';
@@ -276,6 +276,20 @@ describe('the store of an authority', () => {
     chmodSync(directory, 0o777);
 
     await assert.rejects(open(directory), refusal('file-exposed'));
+  });
+
+  it('voids a token that somebody holds when its identity is revoked, wherever the clock stands', () => {
+    const ledger = new Ledger();
+    const now = Date.now();
+    ledger.apply(token('t1'));
+    ledger.apply(token('t2'));
+    const [held, other] = [ledger.take('t1', now), ledger.take('t2', now)];
+
+    other?.giveBack();
+    ledger.apply({ fact: 'identity-revoked', id, at: now - 1000, until: now + HOUR_MS }); // the clock was set back
+    held?.giveBack();
+
+    assert.deepEqual([ledger.take('t1', now), ledger.take('t2', now)], [undefined, undefined]);
   });
 
   it('forgets nothing that lives because a clock leaps ahead for a while', async () => {
