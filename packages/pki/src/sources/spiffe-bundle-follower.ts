@@ -1,6 +1,7 @@
 import type { X509Certificate } from 'node:crypto';
 import { parseSpiffeId } from '@sallyport/core';
 import { type Clock, parseBundle } from '@sallyport/core/spi';
+import { pause } from './pause.js';
 import type { SpiffeBundle } from './spiffe-bundle.js';
 import { type BundleEndpoint, fetchBundle } from './spiffe-bundle-endpoint.js';
 
@@ -101,18 +102,9 @@ export class BundleFollower {
   }
 
   #wait(signal: AbortSignal): Promise<void> {
-    const { clock } = this.#options;
     const hint = this.#bundle?.refreshHintSeconds;
     const regular =
       hint === undefined ? DEFAULT_REFRESH_MS : Math.min(MAX_REFRESH_MS, Math.max(MIN_REFRESH_MS, hint * 1000));
-    return new Promise((resolve) => {
-      const done = () => {
-        signal.removeEventListener('abort', done);
-        timer.cancel();
-        resolve();
-      };
-      const timer = clock.after(this.#anchors ? regular : FIRST_RETRY_MS, done);
-      signal.addEventListener('abort', done);
-    });
+    return pause(this.#options.clock, this.#anchors ? regular : FIRST_RETRY_MS, signal);
   }
 }

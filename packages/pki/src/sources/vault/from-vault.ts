@@ -8,6 +8,7 @@ import {
   type Violation,
   violation,
 } from '@sallyport/core/spi';
+import { pause } from '../pause.js';
 import { type FollowedMaterial, type Issuer, RenewingSource } from '../renewing-source.js';
 import { VaultIssuer } from './issuer.js';
 import {
@@ -68,7 +69,7 @@ class VaultSource implements Issuer {
   async follow(kept: FollowedMaterial, signal: AbortSignal): Promise<void> {
     this.#session.keepAlive();
     for (;;) {
-      await this.#pause(signal);
+      await pause(this.#clock, this.#options.refreshMs, signal);
       if (signal.aborted) break;
       try {
         const trust = await this.#vault.trust(signal);
@@ -81,18 +82,6 @@ class VaultSource implements Issuer {
     }
     this.#session.close();
     this.#requests.close();
-  }
-
-  #pause(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const done = () => {
-        timer.cancel();
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      const timer = this.#clock.after(this.#options.refreshMs, done);
-      signal.addEventListener('abort', done);
-    });
   }
 }
 
