@@ -3,6 +3,7 @@ import type { ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { InsecureConfigurationError, secret, type TlsSource } from '@sallyport/core';
+import { type Clock, systemClock } from '@sallyport/core/spi';
 import { createAuthority, type FromVaultOptions, fromVault, vaultSecret, vaultStore } from '@sallyport/pki';
 import { eventually } from '../support/eventually.js';
 import { type TemporaryFolder, temporaryFolder } from '../support/temporary-folder.js';
@@ -150,6 +151,14 @@ describe('tls.fromVault', () => {
       await eventually(() => assert.ok(server.paths().filter((path) => path.endsWith('renew-self')).length >= 2), 5000);
       handle.close();
       assert.equal(server.paths().filter((path) => path.endsWith('login')).length, 1);
+    });
+
+    it('and renews it also when its timer is early, as timers are by a millisecond', async () => {
+      const server = await start({ leaseSeconds: 2 });
+      const early: Clock = { now: systemClock.now, after: (ms, callback) => systemClock.after(ms - 20, callback) };
+      const handle = await fromVault(optionsFor(server)).open({ ...recorder(), clock: early });
+      await eventually(() => assert.ok(server.paths().some((path) => path.endsWith('renew-self'))), 3000);
+      handle.close();
     });
 
     it('again when the lease cannot be renewed', async () => {

@@ -59,6 +59,11 @@ export class VaultSession {
   #current(): Promise<Lease> {
     const { clock } = this.#options;
     if (this.#lease && clock.now() < this.#lease.renewAt) return Promise.resolve(this.#lease);
+    return this.#refreshed();
+  }
+
+  /** Once for all who ask meanwhile. */
+  #refreshed(): Promise<Lease> {
     this.#refreshing ??= this.#refresh().finally(() => {
       this.#refreshing = undefined;
     });
@@ -86,7 +91,8 @@ export class VaultSession {
     this.#timer?.cancel();
     // A lease beyond what a timer can wait is renewed by whoever asks next.
     if (!this.#keptAlive || inMs > LONGEST_WAIT_MS) return;
-    const renew = () => void this.#current().catch(() => {}); // what fails is said to whoever asks next
+    // Whatever the clock says by then: a timer may be early, and there is no other. What fails is said to whoever asks next.
+    const renew = () => void this.#refreshed().catch(() => {});
     this.#timer = this.#options.clock.after(Math.max(inMs, MIN_RETRY_MS), renew);
   }
 
