@@ -27,10 +27,10 @@ export async function runTests({
   rmSync(resultsFile, { force: true });
   const args = [
     ...(coverage ? c8(only) : []),
-    join(root, 'node_modules', 'mocha', 'bin', 'mocha.js'),
+    only ? join(root, 'node_modules', 'mocha', 'bin', 'mocha.js') : join(root, 'scripts', 'mocha-lanes.mjs'),
     ...['--reporter', join(root, 'scripts', 'reporter.mjs')],
     ...mochaArgs,
-    `test/dist/${only ? `${only}/` : ''}**/*.test.js`,
+    ...(only ? [`test/dist/${only}/**/*.test.js`] : []),
   ];
   const code = await run(node, args, { env: { ...env, SALLYPORT_TEST_RESULTS: resultsFile } });
   const counts = existsSync(resultsFile) ? JSON.parse(readFileSync(resultsFile, 'utf8')) : undefined;
