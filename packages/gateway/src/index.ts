@@ -1,0 +1,13 @@
+export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './auth/handler.js';
+export type { EdgeRequest } from './edge-request.js';
+export { type Problem, ProblemError } from './problem.js';
+export {
+  type CommonRouteOptions,
+  type HttpMethod,
+  type HttpRouteOptions,
+  httpRoute,
+  type Route,
+  type RouteAccess,
+  type RpcRouteOptions,
+  route,
+} from './routes/route.js';
