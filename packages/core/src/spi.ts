@@ -32,6 +32,7 @@ export { type IdentityPattern, parsePattern } from './identity/matcher.js';
 export type { PeerIdentity } from './identity/peer-identity.js';
 export { peerIdentityOf } from './identity/peer-identity.js';
 export { defaultIdentityTemplate, type IdentityTemplate, parseIdentityTemplate } from './identity/template.js';
+export { bindAddress, isWildcard, wildcardViolations } from './policy/bind-address.js';
 export { checkEnvironment, type Environment } from './policy/environment-guard.js';
 export { InsecureConfigurationError } from './policy/insecure-configuration-error.js';
 export { durationMs, type LimitRange, limit, type ParsedOptions, parseOptions } from './policy/options.js';
@@ -77,6 +78,13 @@ export { handshakeRefusal, type Refusal } from './tls/refusal.js';
 export { isRevoked, revocationKeyOf } from './tls/revocation.js';
 export type { TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
 export { type PeerVerdict, type PresentedPeer, presentedPeer, verifyPeer } from './tls/verify-peer.js';
+export {
+  type WebCertificateFiles,
+  type WebTls,
+  type WebTlsHandle,
+  type WebTlsOptions,
+  webTls,
+} from './tls/web-certificates.js';
 export { Metadata, type MetadataInit, type MetadataValue } from './transport/metadata.js';
 export { decodeStatusDetails, encodeStatusDetails } from './transport/status-details.js';
 export type {

@@ -17,9 +17,29 @@ export interface Problem {
 export class ProblemError extends Error {
   override readonly name = 'ProblemError';
   readonly problem: Problem;
+  /** Why, for the events; the client never sees it. */
+  readonly reason: string | undefined;
 
-  constructor(problem: Problem, options?: ErrorOptions) {
-    super(problem.title, options);
+  constructor(problem: Problem, { reason, ...options }: ErrorOptions & { readonly reason?: string } = {}) {
+    super(problem.detail ?? problem.title, options);
     this.problem = problem;
+    this.reason = reason;
   }
+}
+
+const TYPE_BASE = 'https://sallyport.dev/problems/';
+
+/** The body of the answer, as `application/problem+json`. `instance` is the correlation id of the request. */
+export function problemBody({ status, code, title, detail }: Problem, instance: string): string {
+  return JSON.stringify({
+    type: TYPE_BASE + code,
+    title,
+    status,
+    ...(detail === undefined ? {} : { detail }),
+    instance: `urn:request:${instance}`,
+  });
+}
+
+export function badRequest(code: string, detail: string): ProblemError {
+  return new ProblemError({ status: 400, code, title: 'The request is malformed', detail });
 }

@@ -8,6 +8,7 @@ import {
   type HandshakeRefusal,
   handshakeRefusal,
   isRevoked,
+  isWildcard,
   type Listener,
   type PeerIdentity,
   type PeerVerdict,
@@ -21,7 +22,7 @@ import {
 } from '@sallyport/core/spi';
 import { FloodGuard, maxUnexplainedOfPeer } from './flood-guard.js';
 import type { LaneConnection, MakeServerLane, ServerLane } from './lane.js';
-import { isWildcard, type ResolvedServerOptions } from './server-options.js';
+import type { ResolvedServerOptions } from './server-options.js';
 
 /** How often connections are checked for floods and expired certificates, ms. */
 const PATROL_MS = 1000;
