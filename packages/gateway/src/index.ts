@@ -1,5 +1,7 @@
 export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './auth/handler.js';
 export type { EdgeRequest } from './edge-request.js';
+export { type Gateway, gateway } from './gateway.js';
+export type { GatewayLimits, GatewayOptions } from './options.js';
 export { type Problem, ProblemError } from './problem.js';
 export {
   type CommonRouteOptions,

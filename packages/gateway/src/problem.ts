@@ -9,6 +9,8 @@ export interface Problem {
   readonly title: string;
   /** A sentence for the developer of the client. Holds nothing that the client did not send itself. */
   readonly detail?: string;
+  /** Which fields are wrong, and why. */
+  readonly errors?: readonly { readonly field: string; readonly description: string }[];
   /** `WWW-Authenticate`, `Allow`, `Retry-After`. */
   readonly headers?: OutgoingHttpHeaders;
 }
@@ -30,12 +32,13 @@ export class ProblemError extends Error {
 const TYPE_BASE = 'https://sallyport.dev/problems/';
 
 /** The body of the answer, as `application/problem+json`. `instance` is the correlation id of the request. */
-export function problemBody({ status, code, title, detail }: Problem, instance: string): string {
+export function problemBody({ status, code, title, detail, errors }: Problem, instance: string): string {
   return JSON.stringify({
     type: TYPE_BASE + code,
     title,
     status,
     ...(detail === undefined ? {} : { detail }),
+    ...(errors === undefined ? {} : { errors }),
     instance: `urn:request:${instance}`,
   });
 }

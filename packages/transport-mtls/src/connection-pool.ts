@@ -343,7 +343,7 @@ class PooledConnection implements Connection {
     } catch (error) {
       this.#refused(error);
       throw error instanceof HandshakeRefusedError
-        ? new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`)
+        ? new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`, { cause: error })
         : error;
     }
   }

@@ -44,6 +44,17 @@ export interface EventMap {
   /** Everything of this participant is registered with the new credential: the old one may be revoked. */
   'registry-credential-rotated': { registry: string; credential: string };
   'configuration-refused': { violations: readonly Violation[] };
+  /** The gateway has ended a request before any service saw it, or could not answer it. `code` is that of the problem. */
+  'request-refused': {
+    request: string;
+    method: string;
+    path: string;
+    status: number;
+    code: string;
+    remoteAddress: string;
+    detail: string;
+    subject?: string;
+  };
   // Certificates and rules
   rotated: { identity: string; serial: string; notAfter: number; generation: number };
   'rotation-failed': { detail: string };

@@ -20,6 +20,7 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   'registry-credential-too-powerful': 'warn',
   'registry-credential-rotated': 'info',
   'configuration-refused': 'error',
+  'request-refused': 'info',
   rotated: 'info',
   'rotation-failed': 'error',
   expiring: 'warn',

@@ -31,6 +31,8 @@ function sentence(event: SallyportEvent): string {
       return `the ${event.registry} registry knows the new ${event.credential}; the old one may be revoked`;
     case 'configuration-refused':
       return `refused to start: ${event.violations.map((v) => `${v.id} at ${v.path}`).join(', ')}`;
+    case 'request-refused':
+      return `answered ${event.method} ${event.path} of ${event.subject ?? event.remoteAddress} with ${event.status} ${event.code}: ${event.detail}`;
     case 'rotated':
       return `rotated to certificate ${event.serial} of ${event.identity}, valid until ${new Date(event.notAfter).toISOString()}`;
     case 'rotation-failed':

@@ -223,6 +223,32 @@ const entries = {
     problem: 'others can change who may call, because the rule file or a folder on its path is writable by them',
     fix: 'chmod go-w the file and its folders (following symbolic links)',
   },
+  // Gateway
+  'route-access-missing': {
+    severity: 'critical',
+    problem: 'the route does not say who may use it',
+    fix: 'give auth: a handler such as jwt({...}), or say public: true',
+  },
+  'route-conflict': {
+    severity: 'high',
+    problem: 'two routes match the same requests, so one of them hides the other',
+    fix: 'give one of them another path',
+  },
+  'route-invalid': {
+    severity: 'high',
+    problem: 'the path of the route is not valid',
+    fix: 'write literals and parameters, e.g. /v1/orders/:id',
+  },
+  'route-method-unknown': {
+    severity: 'high',
+    problem: 'the route leads to no method of a contract',
+    fix: 'pass a method of a contract, e.g. Billing.charge',
+  },
+  'gateway-host-uncovered': {
+    severity: 'high',
+    problem: 'no certificate covers the host, so every client would refuse the gateway',
+    fix: 'give a certificate that names the host, or take it out of hosts',
+  },
 } as const satisfies Record<string, Entry>;
 
 export type ViolationId = keyof typeof entries;

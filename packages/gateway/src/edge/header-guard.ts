@@ -57,6 +57,8 @@ export interface GuardedHeaders {
   /** By lower-case name; what is left for handlers and upstreams. */
   readonly headers: Readonly<Record<string, string>>;
   readonly host: string | undefined;
+  /** `X-Forwarded-For` as it came; to be believed of trusted proxies only. */
+  readonly forwardedFor: string | undefined;
   /** The client asks to switch to `websocket` (RFC 6455 section 4.1). */
   readonly upgrade: string | undefined;
 }
@@ -92,7 +94,7 @@ export function guardHeaders(raw: readonly string[], limits: HeaderLimits): Guar
     if (HOP_BY_HOP.has(name) || named.includes(name) || isSpoofable(name)) continue;
     headers[name] = seen[name] as string;
   }
-  return { headers, host, upgrade };
+  return { headers, host, forwardedFor: seen['x-forwarded-for'], upgrade };
 }
 
 /** Whether a client may not send it, because services would take it for the word of the gateway. */

@@ -1,0 +1,315 @@
+import {
+  CallError,
+  consoleLogger,
+  createService,
+  type Endpoint,
+  type EventListener,
+  type EventType,
+  InsecureConfigurationError,
+  type Readiness,
+  type Service,
+  type ServiceState,
+  silentLogger,
+  UsageError,
+} from '@sallyport/core';
+import {
+  type Clock,
+  checkEnvironment,
+  EventBus,
+  systemClock,
+  type Violation,
+  violation,
+  type WebTls,
+  type WebTlsHandle,
+  webTls,
+} from '@sallyport/core/spi';
+import { client } from '@sallyport/transport-mtls';
+import { type Application, application, type RouteHandler } from './application.js';
+import { AuthHandlers, distinctHandlers } from './auth/authentication-stage.js';
+import { clientAddressBehind } from './edge/client-address.js';
+import { EdgeGuard } from './edge/edge-guard.js';
+import { type EdgeServer, edgeServer } from './edge/edge-server.js';
+import type { Stage } from './exchange.js';
+import {
+  type GatewayOptions,
+  type ParsedGatewayOptions,
+  parseGatewayOptions,
+  type ResolvedGatewayOptions,
+} from './options.js';
+import type { Route } from './routes/route.js';
+import { type RouteTable, routeTable } from './routes/route-table.js';
+import { unaryHandler, unsupportedKind } from './routes/rpc-handler.js';
+
+/** The one HTTPS door in front of the services. */
+export interface Gateway {
+  readonly name: string;
+  readonly state: ServiceState;
+  /** Whether it should get traffic, and why not. */
+  readonly readiness: Readiness;
+  /** Where it listens; empty before `start` and after `stop`. */
+  readonly endpoints: readonly Endpoint[];
+  /** Listens to one type of event, or to all (`*`). Returns the function that unsubscribes. */
+  on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
+  on(type: '*', listener: EventListener): () => void;
+  /**
+   * Validates everything, connects to the registry, binds. All or nothing. Rejects with InsecureConfigurationError (every
+   * violation at once), CallError (the address cannot be had) or UsageError (started twice).
+   */
+  start(): Promise<void>;
+  /** Drains and closes; bounded by the drain options. Twice, or before `start`, is harmless. */
+  stop(): Promise<void>;
+}
+
+/** Options that are not secure are not thrown here but by `start()`, all of them at once. */
+export function gateway(options: GatewayOptions): Gateway {
+  return new GatewayInstance(parseGatewayOptions(options));
+}
+
+class GatewayInstance implements Gateway {
+  readonly name: string;
+  readonly #parsed: ParsedGatewayOptions;
+  readonly #clock: Clock;
+  readonly #events: EventBus;
+  readonly #table: RouteTable;
+  readonly #tls: WebTls;
+  /** What has been opened, to be closed in reverse. */
+  readonly #opened: (() => void | Promise<void>)[] = [];
+  #state: ServiceState = 'created';
+  #endpoints: readonly Endpoint[] = [];
+  #service: Service | undefined;
+  #certificates: WebTlsHandle | undefined;
+  #edge: EdgeServer | undefined;
+  #application: Application | undefined;
+  #starting: Promise<void> | undefined;
+  #stopping: Promise<void> | undefined;
+
+  constructor(parsed: ParsedGatewayOptions) {
+    const { value, given } = parsed;
+    this.#parsed = parsed;
+    this.name = value?.name ?? 'gateway';
+    this.#clock = given.clock ?? systemClock;
+    this.#events = new EventBus(this.name, this.#clock, given.logger ?? consoleLogger());
+    this.#table = routeTable(Array.isArray(given.routes) ? given.routes : [], 'gateway.routes');
+    this.#tls = webTls(given.tls, 'gateway.tls');
+  }
+
+  get state(): ServiceState {
+    return this.#state;
+  }
+
+  get endpoints(): readonly Endpoint[] {
+    return this.#endpoints;
+  }
+
+  get readiness(): Readiness {
+    const own = this.#state === 'ready' ? [] : [`the gateway is ${this.#state}`];
+    const expired = (this.#certificates?.notAfter ?? Number.POSITIVE_INFINITY) <= this.#clock.now();
+    const reasons = [...own, ...(expired ? ['a certificate for clients has expired'] : []), ...this.#behind()];
+    return { ready: reasons.length === 0, reasons };
+  }
+
+  on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
+  on(type: '*', listener: EventListener): () => void;
+  on(type: never, listener: never): () => void {
+    return this.#events.on(type, listener);
+  }
+
+  start(): Promise<void> {
+    if (this.#starting || this.#stopping) {
+      return Promise.reject(new UsageError(`${this.name} was started or stopped before; make a new gateway`));
+    }
+    this.#starting = this.#start();
+    return this.#starting;
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  #behind(): readonly string[] {
+    return this.#service && this.#state === 'ready' ? this.#service.readiness.reasons : [];
+  }
+
+  async #start(): Promise<void> {
+    try {
+      const options = await this.#validate();
+      this.#become('validated');
+      await this.#open(options);
+      await this.#listen(options);
+      this.#become('listening');
+      this.#become('ready');
+    } catch (error) {
+      await this.#unwind();
+      this.#become('stopped');
+      throw error;
+    }
+  }
+
+  /** Collects the violations of every part, those of the service behind the door among them, then throws them together. */
+  async #validate(): Promise<ResolvedGatewayOptions> {
+    const { value, violations, given } = this.#parsed;
+    const found: Violation[] = [...checkEnvironment(), ...violations, ...this.#table.violations];
+    found.push(...(await this.#tls.check()));
+    for (const handler of distinctHandlers(this.#table.routes.map(({ route }) => route))) {
+      if (typeof handler.check === 'function') found.push(...(await handler.check()));
+    }
+    for (const part of [given.identity, given.registry]) {
+      if (typeof part?.check === 'function') found.push(...(await part.check()));
+    }
+    if (found.length === 0 && value) return value;
+    this.#events.emit('configuration-refused', { violations: found });
+    throw new InsecureConfigurationError(`gateway ${this.name}`, found);
+  }
+
+  async #open(options: ResolvedGatewayOptions): Promise<void> {
+    const service = createService({
+      name: this.name,
+      version: '1.0.0',
+      tls: options.identity,
+      registry: options.registry,
+      client: client(),
+      logger: silentLogger,
+      clock: this.#clock,
+    });
+    this.#service = service;
+    service.on('*', ({ type, at: _at, service: _service, ...fields }) => {
+      if (type !== 'service-state' && type !== 'readiness') this.#events.emit(type, fields as never);
+    });
+    const context = { events: this.#events, clock: this.#clock };
+    const certificates = await this.#tls.open(context);
+    this.#opened.push(() => certificates.close());
+    this.#certificates = certificates;
+    const uncovered = (options.hosts ?? []).filter((host) => !certificates.covers(host));
+    if (uncovered.length > 0) {
+      const violations = uncovered.map((host) =>
+        violation('gateway-host-uncovered', 'gateway.hosts', `no certificate covers ${host}`),
+      );
+      throw new InsecureConfigurationError(`gateway ${this.name}`, violations);
+    }
+    const handlers = await AuthHandlers.open(options.routes, context);
+    this.#opened.push(() => handlers.close());
+    const app = await application({
+      limits: options.limits,
+      events: this.#events,
+      table: this.#table,
+      guard: new EdgeGuard({
+        limits: options.limits,
+        serves: (host) => options.hosts?.includes(host) ?? certificates.covers(host),
+        clientAddress: clientAddressBehind([]),
+      }),
+      stagesFor: (route) => [handlers.stageFor(route)].filter((stage): stage is Stage => stage !== undefined),
+      handlerFor: (route) => this.#handlerFor(route, options, service),
+      draining: () => this.#state === 'draining',
+    });
+    this.#opened.push(() => app.close());
+    this.#application = app;
+    await app.ready();
+    // After the routes: a client that is made before the start has its options checked with everything else.
+    await service.start();
+    this.#opened.push(() => service.stop());
+  }
+
+  #handlerFor(route: Route, { limits }: ResolvedGatewayOptions, service: Service): RouteHandler {
+    if (route.kind !== 'rpc' || route.target.kind !== 'unary') {
+      throw unsupportedKind(route.kind === 'rpc' ? route.target.kind : 'http');
+    }
+    const call = unaryHandler(route, {
+      service,
+      upstreamTimeoutMs: limits.upstreamTimeoutMs,
+      metadata: () => undefined,
+    });
+    return async (exchange, reply, body) => {
+      const answer = await call(exchange, body);
+      return reply
+        .headers(exchange.answerHeaders as Record<string, string>)
+        .header('x-request-id', exchange.request.id)
+        .type('application/json; charset=utf-8')
+        .send(JSON.stringify(answer));
+    };
+  }
+
+  async #listen(options: ResolvedGatewayOptions): Promise<void> {
+    const { listen, advertise, allowWildcardBind, limits } = options;
+    const app = this.#application as Application;
+    const edge = edgeServer({ tls: this.#certificates as WebTlsHandle, limits, events: this.#events }, app.onRequest);
+    this.#edge = edge;
+    this.#opened.push(() => closed(edge));
+    await bound(edge, listen);
+    const { address, port } = edge.server.address() as { address: string; port: number };
+    const advertised = advertise ?? { host: listen.host, port };
+    this.#endpoints = [{ host: advertised.host, port: advertised.port === 0 ? port : advertised.port }];
+    this.#events.emit('listening', {
+      address: `${address}:${port}`,
+      ...(allowWildcardBind ? { reason: allowWildcardBind.reason } : {}),
+    });
+  }
+
+  async #stop(): Promise<void> {
+    await this.#starting?.catch(() => {});
+    if (this.#state === 'ready') {
+      this.#become('draining');
+      await this.#drain((this.#parsed.value as ResolvedGatewayOptions).drain);
+    }
+    await this.#unwind();
+    this.#endpoints = [];
+    if (this.#state !== 'stopped') this.#become('stopped');
+  }
+
+  /**
+   * First every answer says that the connection ends with it, while new ones are still taken: clients that keep connections
+   * open learn of it before a request could meet a closed one. Then nothing new, and time for what is running.
+   */
+  async #drain({ spreadMs, graceMs }: ResolvedGatewayOptions['drain']): Promise<void> {
+    const edge = this.#edge as EdgeServer;
+    edge.retire();
+    await delay(spreadMs);
+    edge.server.close();
+    const deadline = Date.now() + graceMs;
+    while ((this.#application?.pending ?? 0) > 0 && Date.now() < deadline) await delay(10);
+  }
+
+  async #unwind(): Promise<void> {
+    for (const close of this.#opened.splice(0).reverse()) {
+      try {
+        await close();
+      } catch {
+        // What failed to close must not keep the rest open.
+      }
+    }
+  }
+
+  #become(state: ServiceState): void {
+    const from = this.#state;
+    this.#state = state;
+    this.#events.emit('service-state', { from, to: state });
+    if (state === 'ready' || from === 'ready') this.#events.emit('readiness', this.readiness);
+  }
+}
+
+function bound({ server }: EdgeServer, { host, port }: Endpoint): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      reject(
+        new CallError('UNAVAILABLE', `cannot listen on ${host}:${port}: ${error.code ?? 'unknown error'}`, {
+          cause: error,
+        }),
+      );
+    });
+    server.listen(port, host, resolve);
+  });
+}
+
+function closed(edge: EdgeServer): Promise<void> {
+  return new Promise((resolve) => {
+    if (!edge.server.listening && edge.connections === 0) return resolve();
+    edge.server.close(() => resolve());
+    edge.destroy();
+    // A server that was closed before does not tell again.
+    setTimeout(resolve, 100).unref();
+  });
+}
+
+function delay(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

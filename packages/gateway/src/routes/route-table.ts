@@ -1,0 +1,94 @@
+import type { AnyContract } from '@sallyport/core';
+import { type Violation, violation } from '@sallyport/core/spi';
+import { z } from 'zod';
+import type { HttpMethod, Route } from './route.js';
+import { matches, overlap, parseRoutePath, type RouteSegment } from './route-path.js';
+
+export interface TableRoute {
+  readonly route: Route;
+  readonly segments: readonly RouteSegment[];
+}
+
+export interface RouteTable {
+  readonly routes: readonly TableRoute[];
+  readonly violations: readonly Violation[];
+  /** The methods that some route has for the path: `Allow` of a 405. Empty: there is no such path. */
+  methodsFor(path: string): readonly HttpMethod[];
+}
+
+const METHODS: readonly HttpMethod[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
+
+/** Checks the list of routes as a whole; one that is wrong is a violation, never left out. */
+export function routeTable(given: readonly Route[], path: string): RouteTable {
+  const violations: Violation[] = [];
+  const routes: TableRoute[] = [];
+  for (const [index, route] of given.entries()) {
+    const at = `${path}[${index}]`;
+    violations.push(...routeViolations(route, at));
+    try {
+      const segments = parseRoutePath(route.path);
+      const hidden = routes.find((other) => other.route.method === route.method && overlap(other.segments, segments));
+      if (hidden) {
+        const problem = `${route.method} ${route.path} and ${hidden.route.method} ${hidden.route.path} match the same requests`;
+        violations.push(violation('route-conflict', at, problem));
+      }
+      routes.push({ route, segments });
+    } catch (error) {
+      violations.push(violation('route-invalid', `${at}.path`, (error as Error).message));
+    }
+  }
+  return {
+    routes,
+    violations,
+    methodsFor: (asked) => [
+      ...new Set(
+        routes
+          .filter(({ segments }) => matches(segments, asked))
+          .flatMap(({ route }): HttpMethod[] => (route.method === 'GET' ? ['GET', 'HEAD'] : [route.method])),
+      ),
+    ],
+  };
+}
+
+function routeViolations(route: Route, at: string): Violation[] {
+  const found: Violation[] = [];
+  const { options } = route;
+  if (!METHODS.includes(route.method)) {
+    found.push(violation('route-invalid', `${at}.method`, `expected one of ${METHODS.join(', ')}`));
+  }
+  const access = (options ?? {}) as {
+    auth?: { check?: unknown };
+    public?: unknown;
+    scopes?: unknown;
+    permit?: unknown;
+  };
+  if (access.auth === undefined && access.public !== true) found.push(violation('route-access-missing', at));
+  if (access.auth !== undefined && access.public !== undefined) {
+    found.push(violation('option-invalid', `${at}.public`, 'a route that asks for a user is not public'));
+  }
+  if (access.auth !== undefined && typeof access.auth?.check !== 'function') {
+    found.push(violation('option-invalid', `${at}.auth`, 'expected a handler, e.g. jwt({...})'));
+  }
+  if (access.public === true && (access.scopes !== undefined || access.permit !== undefined)) {
+    found.push(violation('option-invalid', `${at}.scopes`, 'nobody is asked on a public route, so nobody has scopes'));
+  }
+  if (route.kind === 'rpc') found.push(...rpcViolations(route, at));
+  return found;
+}
+
+const methodSchema = z.looseObject({ kind: z.string(), path: z.string(), contract: z.string(), name: z.string() });
+
+function rpcViolations(route: Extract<Route, { kind: 'rpc' }>, at: string): Violation[] {
+  const found: Violation[] = [];
+  if (!methodSchema.safeParse(route.target).success) {
+    const problem = 'there is no such method in the contract: pass one of its methods, e.g. Billing.charge';
+    found.push(violation('route-method-unknown', `${at}.target`, problem));
+  }
+  if (typeof route.options?.service !== 'string') found.push(violation('option-missing', `${at}.service`));
+  return found;
+}
+
+/** The contract of one method alone: what a client needs for it. */
+export function contractOfMethod({ target }: Extract<Route, { kind: 'rpc' }>): AnyContract {
+  return { name: target.contract, methods: { [target.name]: target } };
+}
