@@ -1,3 +1,4 @@
+import { constants } from 'node:http2';
 import type { EventSink } from '@sallyport/core/spi';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { EdgeGuard, GuardedRequest } from './edge/edge-guard.js';
@@ -154,7 +155,7 @@ type WithExchange = FastifyRequest & { [exchangeKey]?: Exchange; [bodyTimer]?: (
 /** HTTP/2 has no limit of its own for how slowly a body may come. */
 function limitBodyTime(request: FastifyRequest, reply: FastifyReply, timeoutMs: number): void {
   const timer = setTimeout(() => {
-    reply.raw.once('finish', () => request.raw.destroy());
+    reply.raw.once('finish', () => stopReading(request));
     const problem = { status: 408, code: 'request-timeout', title: 'The request took too long to arrive' };
     if (!reply.sent) void sendProblem(request, reply, problem);
   }, timeoutMs);
@@ -162,6 +163,13 @@ function limitBodyTime(request: FastifyRequest, reply: FastifyReply, timeoutMs: 
   const stop = () => clearTimeout(timer);
   (request as WithExchange)[bodyTimer] = stop;
   reply.raw.once('close', stop);
+}
+
+/** The rest of a body for which nobody waits any more (RFC 9113 section 8.1: a complete answer, then RST_STREAM). */
+function stopReading({ raw }: FastifyRequest): void {
+  const incoming = raw as unknown as EdgeIncoming;
+  if ('stream' in incoming) incoming.stream.close(constants.NGHTTP2_NO_ERROR);
+  else incoming.destroy();
 }
 
 function notFound(context: ApplicationContext, request: FastifyRequest, reply: FastifyReply): FastifyReply | undefined {

@@ -1,4 +1,5 @@
 import { createPrivateKey, type KeyObject, type X509Certificate } from 'node:crypto';
+import { isIP } from 'node:net';
 import { resolve } from 'node:path';
 import { createSecureContext, type SecureContext, type SecureContextOptions, type TlsOptions } from 'node:tls';
 import { z } from 'zod';
@@ -183,12 +184,10 @@ class OpenWebTls implements WebTlsHandle {
   }
 }
 
+/** RFC 9525: by the subject alternative names only; a wildcard stands for a whole left-most label. */
 function coversHost(leaf: X509Certificate, host: string): boolean {
-  // RFC 9525: names in the subject alternative name only, a wildcard for a whole left-most label.
-  return (
-    leaf.checkHost(host, { subject: 'never', partialWildcards: false }) !== undefined ||
-    leaf.checkIP(host) !== undefined
-  );
+  if (isIP(host) !== 0) return leaf.checkIP(host) !== undefined;
+  return leaf.checkHost(host, { subject: 'never', partialWildcards: false }) !== undefined;
 }
 
 function contextOptions(
