@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { connect as connectHttp2 } from 'node:http2';
+import { connect as connectHttp2, constants } from 'node:http2';
 import { CallError } from '@sallyport/core';
 import { route } from '@sallyport/gateway';
 import { eventually } from '../support/eventually.js';
@@ -47,7 +47,8 @@ describe('a gateway whose clients or services misbehave', () => {
     stream.write('{');
 
     await eventually(() => assert.equal(status, 408));
-    await eventually(() => assert.ok(stream.closed || stream.destroyed));
+    // Node's client keeps its half open for a reset without an error; HTTP/2 itself knows better.
+    await eventually(() => assert.ok([undefined, constants.NGHTTP2_STREAM_STATE_CLOSED].includes(stream.state.state)));
     session.close();
     assert.equal(world.handled.length, 0);
     assert.equal((await world.ask('GET', '/v1/orders/7')).status, 200);

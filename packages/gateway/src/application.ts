@@ -155,7 +155,7 @@ type WithExchange = FastifyRequest & { [exchangeKey]?: Exchange; [bodyTimer]?: (
 /** HTTP/2 has no limit of its own for how slowly a body may come. */
 function limitBodyTime(request: FastifyRequest, reply: FastifyReply, timeoutMs: number): void {
   const timer = setTimeout(() => {
-    reply.raw.once('finish', () => stopReading(request));
+    stopReadingAfter(reply);
     const problem = { status: 408, code: 'request-timeout', title: 'The request took too long to arrive' };
     if (!reply.sent) void sendProblem(request, reply, problem);
   }, timeoutMs);
@@ -165,11 +165,16 @@ function limitBodyTime(request: FastifyRequest, reply: FastifyReply, timeoutMs: 
   reply.raw.once('close', stop);
 }
 
-/** The rest of a body for which nobody waits any more (RFC 9113 section 8.1: a complete answer, then RST_STREAM). */
-function stopReading({ raw }: FastifyRequest): void {
-  const incoming = raw as unknown as EdgeIncoming;
-  if ('stream' in incoming) incoming.stream.close(constants.NGHTTP2_NO_ERROR);
-  else incoming.destroy();
+/** Nobody waits any more for the rest of a body: it ends with the answer. */
+function stopReadingAfter({ request, raw }: FastifyReply): void {
+  const outgoing = raw as unknown as EdgeOutgoing;
+  if ('stream' in outgoing) {
+    // RFC 9113 section 8.1: a complete answer, then RST_STREAM. The response itself tells of its end only after the stream's.
+    const { stream } = outgoing;
+    stream.once('finish', () => stream.close(constants.NGHTTP2_NO_ERROR));
+  } else {
+    outgoing.once('finish', () => request.raw.destroy());
+  }
 }
 
 function notFound(context: ApplicationContext, request: FastifyRequest, reply: FastifyReply): FastifyReply | undefined {
