@@ -8,6 +8,7 @@ import type { Exchange, Stage } from './exchange.js';
 import type { ResolvedLimits } from './options.js';
 import { type Problem, ProblemError, problemBody } from './problem.js';
 import { problemOf } from './routes/http-status.js';
+import type { HttpMethod } from './routes/route.js';
 import type { RouteTable, TableRoute } from './routes/route-table.js';
 import { hasBody } from './routes/rpc-handler.js';
 
@@ -22,11 +23,8 @@ export interface ApplicationContext {
   /** What is done for every request of the route, in this order. */
   readonly stagesFor: (route: TableRoute['route']) => readonly Stage[];
   readonly handlerFor: (route: TableRoute['route']) => RouteHandler;
-  /** Answers OPTIONS of a path that exists; undefined where cross-origin requests are not allowed. */
-  readonly preflight?: (
-    request: GuardedRequest,
-    methods: readonly string[],
-  ) => Problem | { readonly headers: Record<string, string> };
+  /** Answers OPTIONS of a path that exists. Throws ProblemError. */
+  readonly preflight: (request: GuardedRequest, methods: readonly HttpMethod[]) => Readonly<Record<string, string>>;
   /** Whether connections are to be closed after their next answer. */
   readonly draining: () => boolean;
 }
@@ -98,7 +96,7 @@ export async function application(context: ApplicationContext): Promise<Applicat
       pending++;
       res.once('close', () => {
         pending--;
-        req[guarded]?.abort();
+        req[guarded]?.end();
       });
       try {
         req[guarded] = context.guard.admit(req);
@@ -131,7 +129,7 @@ function addRoute(scope: FastifyInstance, route: TableRoute['route'], context: A
       const incoming = request.raw as unknown as Guarded;
       const edge = incoming[guarded] as GuardedRequest;
       edge.params = request.params as Readonly<Record<string, string>>;
-      const exchange: Exchange = { request: edge, route, principal: undefined, answerHeaders: { ...SECURITY_HEADERS } };
+      const exchange = new RoutedExchange(edge, route, reply);
       (request as WithExchange)[exchangeKey] = exchange;
       for (const stage of stages) {
         const wait = stage(exchange);
@@ -146,6 +144,25 @@ function addRoute(scope: FastifyInstance, route: TableRoute['route'], context: A
       return handler(exchange, reply, request.body);
     },
   });
+}
+
+class RoutedExchange implements Exchange {
+  readonly request: GuardedRequest;
+  readonly route: TableRoute['route'];
+  readonly answerHeaders: Exchange['answerHeaders'] = { ...SECURITY_HEADERS };
+  principal: Exchange['principal'];
+  readonly #reply: FastifyReply;
+
+  constructor(request: GuardedRequest, route: TableRoute['route'], reply: FastifyReply) {
+    this.request = request;
+    this.route = route;
+    this.#reply = reply;
+  }
+
+  onEnd(listener: () => void): void {
+    if (this.request.over) listener();
+    else this.#reply.raw.once('close', listener);
+  }
 }
 
 const exchangeKey = Symbol('exchange');
@@ -189,10 +206,12 @@ function notFound(context: ApplicationContext, request: FastifyRequest, reply: F
     );
   }
   const allow = methods.join(', ');
-  if (edge.method === 'OPTIONS' && context.preflight) {
-    const answer = context.preflight(edge, methods);
-    if (!('status' in answer)) return reply.code(204).headers(answer.headers).send();
-    return refuse(context, request, reply, new ProblemError(answer));
+  if (edge.method === 'OPTIONS' && edge.headers.origin !== undefined) {
+    try {
+      return reply.code(204).headers(context.preflight(edge, methods)).send();
+    } catch (error) {
+      return refuse(context, request, reply, problemOf(error));
+    }
   }
   const problem = { status: 405, code: 'method-not-allowed', title: 'The method is not allowed', headers: { allow } };
   return refuse(context, request, reply, new ProblemError(problem));

@@ -11,6 +11,8 @@ export interface Exchange {
   principal: Principal | undefined;
   /** Stand on every answer, problems among them: `Vary`, `Access-Control-Allow-Origin`, `RateLimit`. Lower-case names. */
   readonly answerHeaders: OutgoingHttpHeaders;
+  /** Called once when the request is over, however it ends; at once when it is over already. */
+  onEnd(listener: () => void): void;
 }
 
 /**

@@ -26,10 +26,12 @@ import {
 import { client } from '@sallyport/transport-mtls';
 import { type Application, application, type RouteHandler } from './application.js';
 import { AuthHandlers, distinctHandlers } from './auth/authentication-stage.js';
+import { Cors } from './cors.js';
 import { clientAddressBehind } from './edge/client-address.js';
 import { EdgeGuard } from './edge/edge-guard.js';
 import { type EdgeServer, edgeServer } from './edge/edge-server.js';
 import type { Stage } from './exchange.js';
+import { ConcurrencyLimit } from './limits/concurrency-limit.js';
 import {
   type GatewayOptions,
   type ParsedGatewayOptions,
@@ -71,6 +73,7 @@ class GatewayInstance implements Gateway {
   readonly #clock: Clock;
   readonly #events: EventBus;
   readonly #table: RouteTable;
+  readonly #cors: Cors;
   readonly #tls: WebTls;
   /** What has been opened, to be closed in reverse. */
   readonly #opened: (() => void | Promise<void>)[] = [];
@@ -89,7 +92,9 @@ class GatewayInstance implements Gateway {
     this.name = value?.name ?? 'gateway';
     this.#clock = given.clock ?? systemClock;
     this.#events = new EventBus(this.name, this.#clock, given.logger ?? consoleLogger());
-    this.#table = routeTable(Array.isArray(given.routes) ? given.routes : [], 'gateway.routes');
+    const routes = Array.isArray(given.routes) ? given.routes : [];
+    this.#table = routeTable(routes, 'gateway.routes');
+    this.#cors = new Cors(given.cors, routes, 'gateway');
     this.#tls = webTls(given.tls, 'gateway.tls');
   }
 
@@ -149,7 +154,12 @@ class GatewayInstance implements Gateway {
   /** Collects the violations of every part, those of the service behind the door among them, then throws them together. */
   async #validate(): Promise<ResolvedGatewayOptions> {
     const { value, violations, given } = this.#parsed;
-    const found: Violation[] = [...checkEnvironment(), ...violations, ...this.#table.violations];
+    const found: Violation[] = [
+      ...checkEnvironment(),
+      ...violations,
+      ...this.#table.violations,
+      ...this.#cors.violations,
+    ];
     found.push(...(await this.#tls.check()));
     for (const handler of distinctHandlers(this.#table.routes.map(({ route }) => route))) {
       if (typeof handler.check === 'function') found.push(...(await handler.check()));
@@ -189,6 +199,7 @@ class GatewayInstance implements Gateway {
     }
     const handlers = await AuthHandlers.open(options.routes, context);
     this.#opened.push(() => handlers.close());
+    const concurrency = new ConcurrencyLimit(options.limits);
     const app = await application({
       limits: options.limits,
       events: this.#events,
@@ -196,9 +207,13 @@ class GatewayInstance implements Gateway {
       guard: new EdgeGuard({
         limits: options.limits,
         serves: (host) => options.hosts?.includes(host) ?? certificates.covers(host),
-        clientAddress: clientAddressBehind([]),
+        clientAddress: clientAddressBehind(options.trustedProxies),
       }),
-      stagesFor: (route) => [handlers.stageFor(route)].filter((stage): stage is Stage => stage !== undefined),
+      stagesFor: (route) => stagesOf(this.#cors.stageFor(route), concurrency.stage, handlers.stageFor(route)),
+      preflight: (request, methods) => {
+        const route = this.#table.find(request.headers['access-control-request-method'] ?? '', request.path);
+        return this.#cors.preflight(request, route, methods);
+      },
       handlerFor: (route) => this.#handlerFor(route, options, service),
       draining: () => this.#state === 'draining',
     });
@@ -285,6 +300,10 @@ class GatewayInstance implements Gateway {
     this.#events.emit('service-state', { from, to: state });
     if (state === 'ready' || from === 'ready') this.#events.emit('readiness', this.readiness);
   }
+}
+
+function stagesOf(...stages: readonly (Stage | undefined)[]): Stage[] {
+  return stages.filter((stage) => stage !== undefined);
 }
 
 function bound({ server }: EdgeServer, { host, port }: Endpoint): Promise<void> {

@@ -1,4 +1,5 @@
 export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './auth/handler.js';
+export type { CorsOptions } from './cors.js';
 export type { EdgeRequest } from './edge-request.js';
 export { type Gateway, gateway } from './gateway.js';
 export type { GatewayLimits, GatewayOptions } from './options.js';

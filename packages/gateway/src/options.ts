@@ -14,6 +14,8 @@ import {
   wildcardViolations,
 } from '@sallyport/core/spi';
 import { z } from 'zod';
+import type { CorsOptions } from './cors.js';
+import { trustedProxiesSchema } from './edge/client-address.js';
 import type { Route } from './routes/route.js';
 
 /** What one gateway lets its clients take. Every limit is finite; leave a field out for its default. */
@@ -73,6 +75,10 @@ export interface GatewayOptions {
   readonly registry: Registry;
   /** All that can be reached. What is not listed is 404. */
   readonly routes: readonly Route[];
+  /** Which pages of other origins may call. Left out: none. */
+  readonly cors?: CorsOptions;
+  /** Proxies in front of the gateway whose `X-Forwarded-For` is believed, e.g. `10.1.0.0/16`. Left out: none. */
+  readonly trustedProxies?: readonly string[];
   readonly limits?: GatewayLimits;
   readonly drain?: {
     /** Time for clients to learn that this gateway drains, ms. Default 500. */
@@ -97,6 +103,7 @@ export interface ResolvedGatewayOptions {
   readonly identity: TlsSource;
   readonly registry: Registry;
   readonly routes: readonly Route[];
+  readonly trustedProxies: readonly string[];
   readonly limits: ResolvedLimits;
   readonly drain: { readonly spreadMs: number; readonly graceMs: number };
 }
@@ -145,6 +152,9 @@ const schema = z.strictObject({
   routes: z.array(
     z.custom<Route>((value) => typeof value === 'object' && value !== null && 'kind' in value, 'expected route(...)'),
   ),
+  // Checked by itself, together with what the routes say about it.
+  cors: z.unknown().optional(),
+  trustedProxies: trustedProxiesSchema.default([]),
   limits: limits.prefault({}),
   drain: z
     .strictObject({

@@ -244,6 +244,11 @@ const entries = {
     problem: 'the route leads to no method of a contract',
     fix: 'pass a method of a contract, e.g. Billing.charge',
   },
+  'cors-origin-unsafe': {
+    severity: 'critical',
+    problem: 'pages that nobody trusts could read the answers',
+    fix: 'name exact origins, e.g. https://shop.example',
+  },
   'gateway-host-uncovered': {
     severity: 'high',
     problem: 'no certificate covers the host, so every client would refuse the gateway',

@@ -74,7 +74,7 @@ export class GuardedRequest implements EdgeRequest {
   params: Readonly<Record<string, string>> = {};
   readonly #socket: TLSSocket;
   #controller: AbortController | undefined;
-  #aborted = false;
+  #over = false;
 
   constructor(parts: GuardedParts) {
     this.id = parts.id;
@@ -95,13 +95,18 @@ export class GuardedRequest implements EdgeRequest {
   get signal(): AbortSignal {
     if (!this.#controller) {
       this.#controller = new AbortController();
-      if (this.#aborted) this.#controller.abort();
+      if (this.#over) this.#controller.abort();
     }
     return this.#controller.signal;
   }
 
-  abort(): void {
-    this.#aborted = true;
+  /** The answer is complete, or nobody waits for it any more. */
+  get over(): boolean {
+    return this.#over;
+  }
+
+  end(): void {
+    this.#over = true;
     this.#controller?.abort();
   }
 }

@@ -14,6 +14,8 @@ export interface RouteTable {
   readonly violations: readonly Violation[];
   /** The methods that some route has for the path: `Allow` of a 405. Empty: there is no such path. */
   methodsFor(path: string): readonly HttpMethod[];
+  /** The route of a canonical path; HEAD finds that of GET. */
+  find(method: string, path: string): Route | undefined;
 }
 
 const METHODS: readonly HttpMethod[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
@@ -40,6 +42,8 @@ export function routeTable(given: readonly Route[], path: string): RouteTable {
   return {
     routes,
     violations,
+    find: (method, asked) =>
+      routes.find(({ route, segments }) => isFor(route, method) && matches(segments, asked))?.route,
     methodsFor: (asked) => [
       ...new Set(
         routes
@@ -48,6 +52,10 @@ export function routeTable(given: readonly Route[], path: string): RouteTable {
       ),
     ],
   };
+}
+
+function isFor({ method }: Route, asked: string): boolean {
+  return method === asked || (method === 'GET' && asked === 'HEAD');
 }
 
 function routeViolations(route: Route, at: string): Violation[] {
