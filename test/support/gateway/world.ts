@@ -39,6 +39,8 @@ export interface GatewayWorld extends AsyncDisposable {
   readonly port: number;
   /** The CA of the certificates that clients see. */
   readonly ca: string;
+  /** The files of the certificate that clients see. */
+  readonly certificate: IdentityFiles;
   /** Files of a certificate for clients, by the same CA. */
   webCertificate(name: string, dns: readonly string[]): Promise<IdentityFiles>;
   /** One HTTP/1.1 request to `shop.test` on a connection of its own. */
@@ -192,6 +194,7 @@ export async function gatewayWorld({
     gateway: door,
     port,
     ca,
+    certificate,
     webCertificate,
     ask,
     raw,
