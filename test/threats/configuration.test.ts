@@ -14,6 +14,7 @@ import {
   tls,
   type ViolationId,
 } from '@sallyport/core';
+import { type Gateway, gateway, type Route, route } from '@sallyport/gateway';
 import { type Authority, createAuthority, type IdentityFiles } from '@sallyport/pki';
 import { createService, registry, server } from 'sallyport';
 import { Echo } from '../support/echo.js';
@@ -58,6 +59,33 @@ interface Configuration {
   readonly service?: object;
   readonly client?: object;
   readonly env?: Readonly<Record<string, string>>;
+  /** Of a gateway, which then stands in place of the service. */
+  readonly gateway?: object;
+}
+
+const lookUp = route('GET', '/v1/greetings/:text', Echo.say, { service: 'greeter', public: true });
+
+async function gatewayOf(at: Place, configuration: object): Promise<Gateway> {
+  const web = await at.authority.issue({ id: ID, dns: ['shop.test'] }).write(join(at.folder.path, 'web'));
+  const identity = at.authority.issue({ id: `spiffe://${DOMAIN}/svc/gateway` });
+  return gateway({
+    listen: `127.0.0.1:${at.port}`,
+    tls: { certificates: [{ cert: web.cert, key: web.key }] },
+    identity: tls.fromFiles(await identity.write(join(at.folder.path, 'gateway'))),
+    registry: registry.local({ directory: at.registry }),
+    routes: [lookUp],
+    logger: silentLogger,
+    ...configuration,
+  });
+}
+
+/** Routes as JavaScript may write them. */
+function routes(...given: { readonly path?: string; readonly target?: unknown; readonly options?: object }[]): object {
+  const good = { service: 'greeter', public: true };
+  const made = given.map(({ path = '/v1/greetings/:text', target = Echo.say, options = good }) =>
+    route('GET', path, target as typeof Echo.say, options as Route['options'] as never),
+  );
+  return { gateway: { routes: made } };
 }
 
 function serviceOf(at: Place, configuration: Configuration): Service {
@@ -78,7 +106,7 @@ function serviceOf(at: Place, configuration: Configuration): Service {
 async function refusalOf(at: Place, configuration: Configuration): Promise<InsecureConfigurationError> {
   const before = { ...process.env };
   Object.assign(process.env, configuration.env);
-  const service = serviceOf(at, configuration);
+  const service = configuration.gateway ? await gatewayOf(at, configuration.gateway) : serviceOf(at, configuration);
   try {
     await service.start();
   } catch (error) {
@@ -219,6 +247,12 @@ const cases: Readonly<Record<Exclude<ViolationId, keyof typeof shownElsewhere>, 
     chmodSync(file, 0o666);
     return { service: { authorize: rules.fromFile(file) } };
   }),
+  'route-access-missing': at('gateway.routes[0]', () => routes({ options: { service: 'greeter' } })),
+  'route-conflict': at('gateway.routes[1]', () => routes({}, { path: '/v1/greetings/today' })),
+  'route-invalid': at('gateway.routes[0].path', () => routes({ path: '/v1/*' })),
+  'route-method-unknown': at('gateway.routes[0].target', () => routes({ target: {} })),
+  'cors-origin-unsafe': at('gateway.cors.origins[0]', () => ({ gateway: { cors: { origins: ['*'] } } })),
+  'gateway-host-uncovered': at('gateway.hosts', () => ({ gateway: { hosts: ['admin.test'] } })),
 };
 
 describe('a configuration', () => {
@@ -231,6 +265,17 @@ describe('a configuration', () => {
     assert.equal(service.state, 'ready');
     assert.ok(await isListening(at.port));
     await service.stop();
+  });
+
+  it('starts as a gateway too, which is what the cases of the gateway differ from', async () => {
+    using at = await place();
+    const door = await gatewayOf(at, {});
+
+    await door.start();
+
+    assert.equal(door.state, 'ready');
+    assert.ok(await isListening(at.port));
+    await door.stop();
   });
 
   it('T74 has a case here for every entry of the catalogue', () => {
