@@ -14,7 +14,7 @@ import {
   tls,
   type ViolationId,
 } from '@sallyport/core';
-import { type Gateway, gateway, type Route, route } from '@sallyport/gateway';
+import { type Gateway, gateway, type Route, redis, route } from '@sallyport/gateway';
 import { type Authority, createAuthority, type IdentityFiles } from '@sallyport/pki';
 import { createService, registry, server } from 'sallyport';
 import { Echo } from '../support/echo.js';
@@ -150,6 +150,18 @@ function consul(at: Place, wrong: object): Configuration {
   return { service: { registry: registry.consul({ ...good, ...wrong } as never) } };
 }
 
+const quota = { name: 'shared', by: 'address', limit: 10, windowMs: 1000, everywhere: true };
+
+/** A Redis that holds the counts, with an option that is wrong. Nobody is asked: options are judged first. */
+function redisAt(at: Place, wrong: object) {
+  const good = { url: 'rediss://127.0.0.1:6379', ca: at.files.ca, password: secret.env('PATH') };
+  return redis({ ...good, ...wrong } as never);
+}
+
+function sharedQuota(at: Place, wrong: object): Configuration {
+  return { gateway: { rateLimit: [{ ...quota, store: redisAt(at, wrong), onStoreFailure: 'refuse' }] } };
+}
+
 /** For every violation a configuration that has it. */
 const cases: Readonly<Record<Exclude<ViolationId, keyof typeof shownElsewhere>, Case>> = {
   'env-tls-verification-off': at('NODE_TLS_REJECT_UNAUTHORIZED', () => ({
@@ -252,6 +264,12 @@ const cases: Readonly<Record<Exclude<ViolationId, keyof typeof shownElsewhere>, 
   'route-invalid': at('gateway.routes[0].path', () => routes({ path: '/v1/*' })),
   'route-method-unknown': at('gateway.routes[0].target', () => routes({ target: {} })),
   'cors-origin-unsafe': at('gateway.cors.origins[0]', () => ({ gateway: { cors: { origins: ['*'] } } })),
+  'rate-limit-failure-undeclared': at('gateway.rateLimit[0].onStoreFailure', (place) => ({
+    gateway: { rateLimit: [{ ...quota, store: redisAt(place, {}) }] },
+  })),
+  'store-plaintext': at('redis.url', (place) => sharedQuota(place, { url: 'redis://127.0.0.1:6379' })),
+  'store-anonymous': at('redis.password', (place) => sharedQuota(place, { password: undefined })),
+  'store-url-credentials': at('redis.url', (place) => sharedQuota(place, { url: 'rediss://me:pw@127.0.0.1:6379' })),
   'gateway-host-uncovered': at('gateway.hosts', () => ({ gateway: { hosts: ['admin.test'] } })),
 };
 

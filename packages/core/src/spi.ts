@@ -76,6 +76,7 @@ export { type MaterialContext, type ParsedMaterial, type PemMaterial, parseMater
 export { MaterialHolder } from './tls/material-holder.js';
 export { handshakeRefusal, type Refusal } from './tls/refusal.js';
 export { isRevoked, revocationKeyOf } from './tls/revocation.js';
+export { type LoadedServerTrust, loadServerTrust, type ServerTrust } from './tls/server-trust.js';
 export type { TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
 export { type PeerVerdict, type PresentedPeer, presentedPeer, verifyPeer } from './tls/verify-peer.js';
 export {

@@ -2,7 +2,10 @@ export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } f
 export type { CorsOptions } from './cors.js';
 export type { EdgeRequest } from './edge-request.js';
 export { type Gateway, gateway } from './gateway.js';
-export type { GatewayLimits, GatewayOptions } from './options.js';
+export type { RateLimitBy, RateLimitOptions } from './limits/rate-limit.js';
+export { type RedisOptions, redis } from './limits/rate-limit-redis.js';
+export type { RateLimitStore } from './limits/rate-limit-store.js';
+export type { GatewayChanges, GatewayLimits, GatewayOptions } from './options.js';
 export { type Problem, ProblemError } from './problem.js';
 export {
   type CommonRouteOptions,

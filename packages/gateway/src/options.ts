@@ -16,6 +16,7 @@ import {
 import { z } from 'zod';
 import type { CorsOptions } from './cors.js';
 import { trustedProxiesSchema } from './edge/client-address.js';
+import type { RateLimitOptions } from './limits/rate-limit.js';
 import type { Route } from './routes/route.js';
 
 /** What one gateway lets its clients take. Every limit is finite; leave a field out for its default. */
@@ -80,6 +81,8 @@ export interface GatewayOptions {
   /** Proxies in front of the gateway whose `X-Forwarded-For` is believed, e.g. `10.1.0.0/16`. Left out: none. */
   readonly trustedProxies?: readonly string[];
   readonly limits?: GatewayLimits;
+  /** Quotas of requests. Left out: none. */
+  readonly rateLimit?: readonly RateLimitOptions[];
   readonly drain?: {
     /** Time for clients to learn that this gateway drains, ms. Default 500. */
     readonly spreadMs?: number;
@@ -91,6 +94,9 @@ export interface GatewayOptions {
   /** For tests. */
   readonly clock?: Clock;
 }
+
+/** What may change while the gateway runs. All else is what it was started with. */
+export type GatewayChanges = Pick<GatewayOptions, 'routes' | 'cors' | 'hosts' | 'trustedProxies' | 'rateLimit'>;
 
 export type ResolvedLimits = Required<GatewayLimits>;
 
@@ -156,6 +162,8 @@ const schema = z.strictObject({
   cors: z.unknown().optional(),
   trustedProxies: trustedProxiesSchema.default([]),
   limits: limits.prefault({}),
+  // Checked by itself, together with what the routes say about it.
+  rateLimit: z.unknown().optional(),
   drain: z
     .strictObject({
       spreadMs: z.number().int().min(0).max(600_000).default(500),
@@ -181,6 +189,13 @@ export function parseGatewayOptions(options: unknown): ParsedGatewayOptions {
       : found,
   );
   return { value: all.length > 0 ? undefined : (value as ResolvedGatewayOptions), violations: all, given };
+}
+
+/** What `changes` leave out has its default again, not its old value. */
+export function withChanges(given: Partial<GatewayOptions>, changes: GatewayChanges): GatewayOptions {
+  const kept = { ...given };
+  for (const name of ['routes', 'cors', 'hosts', 'trustedProxies', 'rateLimit'] as const) delete kept[name];
+  return { ...kept, ...changes } as GatewayOptions;
 }
 
 /** What a factory made: `expected` names the factory, `methods` are those of its interface. */

@@ -55,6 +55,12 @@ export interface EventMap {
     detail: string;
     subject?: string;
   };
+  /** What tokens are judged by, e.g. an issuer's keys: `stale` uses what was fetched last, `down` refuses. */
+  'auth-source-state': { source: string; state: 'fresh' | 'stale' | 'down'; detail: string };
+  /** A call claimed to be made for a user, and that was not to be believed. */
+  'user-refused': { peer: string; method: string; detail: string };
+  /** What counts requests for several gateways has gone, or has come back. */
+  'rate-limit-store-state': { store: string; state: 'up' | 'down'; detail: string };
   // Certificates and rules
   rotated: { identity: string; serial: string; notAfter: number; generation: number };
   'rotation-failed': { detail: string };

@@ -21,6 +21,9 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   'registry-credential-rotated': 'info',
   'configuration-refused': 'error',
   'request-refused': 'info',
+  'auth-source-state': 'warn',
+  'user-refused': 'warn',
+  'rate-limit-store-state': 'warn',
   rotated: 'info',
   'rotation-failed': 'error',
   expiring: 'warn',
@@ -38,6 +41,7 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
 };
 
 export function levelOf(event: SallyportEvent): LogLevel {
-  if (event.type === 'registry-state' && event.state === 'fresh') return 'info';
+  if ((event.type === 'registry-state' || event.type === 'auth-source-state') && event.state === 'fresh') return 'info';
+  if (event.type === 'rate-limit-store-state' && event.state === 'up') return 'info';
   return levels[event.type];
 }

@@ -33,6 +33,12 @@ function sentence(event: SallyportEvent): string {
       return `refused to start: ${event.violations.map((v) => `${v.id} at ${v.path}`).join(', ')}`;
     case 'request-refused':
       return `answered ${event.method} ${event.path} of ${event.subject ?? event.remoteAddress} with ${event.status} ${event.code}: ${event.detail}`;
+    case 'auth-source-state':
+      return `${event.source} is ${event.state}${event.detail === '' ? '' : `: ${event.detail}`}`;
+    case 'user-refused':
+      return `refused the user that ${event.peer} named for ${event.method}: ${event.detail}`;
+    case 'rate-limit-store-state':
+      return `${event.store} is ${event.state} for rate limits: ${event.detail}`;
     case 'rotated':
       return `rotated to certificate ${event.serial} of ${event.identity}, valid until ${new Date(event.notAfter).toISOString()}`;
     case 'rotation-failed':

@@ -254,6 +254,57 @@ const entries = {
     problem: 'no certificate covers the host, so every client would refuse the gateway',
     fix: 'give a certificate that names the host, or take it out of hosts',
   },
+  // Authentication at the gateway
+  'auth-token-unpinned': {
+    severity: 'critical',
+    problem: 'tokens of other issuers, for other programs or of other kinds would be taken',
+    fix: 'name the issuer, the audience and, where it is not at+jwt, the type of the tokens',
+  },
+  'auth-algorithm-unsafe': {
+    severity: 'critical',
+    problem: 'the list of algorithms lets somebody sign tokens who should not',
+    fix: 'name asymmetric algorithms, e.g. ES256, or HS256 alone together with a secret',
+  },
+  'auth-key-weak': {
+    severity: 'critical',
+    problem: 'the key that tokens are verified with can be guessed or broken',
+    fix: 'use P-256, P-384, P-521, Ed25519, RSA of at least 2048 bits or a secret of at least 32 bytes',
+  },
+  'auth-key-private': {
+    severity: 'critical',
+    problem: 'a key that signs tokens stands where only keys that verify them belong',
+    fix: 'publish and configure public keys alone, and replace the key that was shown',
+  },
+  'auth-source-insecure': {
+    severity: 'critical',
+    problem: 'what tokens are judged by would come over an unprotected connection',
+    fix: 'give an https:// address without credentials in it',
+  },
+  'auth-source-unavailable': {
+    severity: 'high',
+    problem: 'the issuer of the tokens cannot be asked, so nobody could be let in',
+    fix: 'check the address and its certificate, or give keys to begin with: jwks: { url, keys }',
+  },
+  'rate-limit-failure-undeclared': {
+    severity: 'high',
+    problem: 'nobody has decided what happens to requests while the shared store is down',
+    fix: "say onStoreFailure: 'allow' (favours your users) or 'refuse' (protects what is behind)",
+  },
+  'store-plaintext': {
+    severity: 'critical',
+    problem: 'the address of the store is not rediss://: its password would travel in clear text',
+    fix: 'give a rediss:// address and the CA of the server',
+  },
+  'store-anonymous': {
+    severity: 'critical',
+    problem: 'the store would be used without a password; whoever reaches it can lift every limit',
+    fix: 'give the password of a user of its own as a Secret, e.g. password: secret.file("/run/secrets/redis")',
+  },
+  'store-url-credentials': {
+    severity: 'critical',
+    problem: 'the address of the store holds credentials; addresses end up in logs and process lists',
+    fix: 'remove them from the address and give them as a Secret',
+  },
 } as const satisfies Record<string, Entry>;
 
 export type ViolationId = keyof typeof entries;
