@@ -14,7 +14,7 @@ import {
   tls,
   type ViolationId,
 } from '@sallyport/core';
-import { type Gateway, gateway, type Route, redis, route } from '@sallyport/gateway';
+import { type Gateway, gateway, type JwtOptions, jwt, type Route, redis, route } from '@sallyport/gateway';
 import { type Authority, createAuthority, type IdentityFiles } from '@sallyport/pki';
 import { createService, registry, server } from 'sallyport';
 import { Echo } from '../support/echo.js';
@@ -86,6 +86,14 @@ function routes(...given: { readonly path?: string; readonly target?: unknown; r
     route('GET', path, target as typeof Echo.say, options as Route['options'] as never),
   );
   return { gateway: { routes: made } };
+}
+
+const verifying = { kty: 'OKP', crv: 'Ed25519', x: '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo' };
+
+/** A route behind tokens, with an option that is wrong. */
+function tokens(wrong: object): object {
+  const good = { issuer: 'https://127.0.0.1:1', audience: 'https://shop.test', jwks: { keys: [verifying] } };
+  return routes({ options: { service: 'greeter', auth: jwt({ ...good, ...wrong } as JwtOptions) } });
 }
 
 function serviceOf(at: Place, configuration: Configuration): Service {
@@ -270,6 +278,12 @@ const cases: Readonly<Record<Exclude<ViolationId, keyof typeof shownElsewhere>, 
   'store-plaintext': at('redis.url', (place) => sharedQuota(place, { url: 'redis://127.0.0.1:6379' })),
   'store-anonymous': at('redis.password', (place) => sharedQuota(place, { password: undefined })),
   'store-url-credentials': at('redis.url', (place) => sharedQuota(place, { url: 'rediss://me:pw@127.0.0.1:6379' })),
+  'auth-token-unpinned': at('jwt.audience', () => tokens({ audience: undefined })),
+  'auth-algorithm-unsafe': at('jwt.algorithms[0]', () => tokens({ algorithms: ['none'] })),
+  'auth-key-weak': at('jwt.jwks.keys', () => tokens({ jwks: { keys: [{ kty: 'RSA', n: 'AQAB', e: 'AQAB' }] } })),
+  'auth-key-private': at('jwt.jwks.keys', () => tokens({ jwks: { keys: [{ ...verifying, d: 'AAAA' }] } })),
+  'auth-source-insecure': at('jwt.jwks.url', () => tokens({ jwks: { url: 'http://127.0.0.1:1/keys' } })),
+  'auth-source-unavailable': at('jwt.jwks.url', () => tokens({ jwks: { url: 'https://127.0.0.1:1/keys' } })),
   'gateway-host-uncovered': at('gateway.hosts', () => ({ gateway: { hosts: ['admin.test'] } })),
 };
 

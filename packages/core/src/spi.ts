@@ -79,6 +79,7 @@ export { isRevoked, revocationKeyOf } from './tls/revocation.js';
 export { type LoadedServerTrust, loadServerTrust, type ServerTrust } from './tls/server-trust.js';
 export type { TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
 export { type PeerVerdict, type PresentedPeer, presentedPeer, verifyPeer } from './tls/verify-peer.js';
+export { type WebAgentOptions, webAgent } from './tls/web-agent.js';
 export {
   type WebCertificateFiles,
   type WebTls,

@@ -1,4 +1,7 @@
 export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './auth/handler.js';
+export { jwt } from './auth/jwt.js';
+export type { JwtAlgorithm, JwtOptions } from './auth/jwt-options.js';
+export type { TokenBinding } from './auth/token-authenticator.js';
 export type { CorsOptions } from './cors.js';
 export type { EdgeRequest } from './edge-request.js';
 export { type Gateway, gateway } from './gateway.js';
