@@ -33,6 +33,8 @@ export interface Application {
   readonly onRequest: (req: EdgeIncoming, res: EdgeOutgoing) => void;
   /** Requests under way. */
   readonly pending: number;
+  /** Resolves once no request is under way. */
+  idle(): Promise<void>;
   ready(): Promise<void>;
   close(): Promise<void>;
 }
@@ -55,6 +57,7 @@ type Guarded = EdgeIncoming & { [guarded]?: GuardedRequest };
  */
 export async function application(context: ApplicationContext): Promise<Application> {
   let pending = 0;
+  let onIdle: (() => void)[] = [];
   const fastify = Fastify({
     logger: false,
     trustProxy: false,
@@ -97,6 +100,9 @@ export async function application(context: ApplicationContext): Promise<Applicat
       res.once('close', () => {
         pending--;
         req[guarded]?.end();
+        if (pending > 0) return;
+        for (const listener of onIdle) listener();
+        onIdle = [];
       });
       try {
         req[guarded] = context.guard.admit(req);
@@ -110,6 +116,7 @@ export async function application(context: ApplicationContext): Promise<Applicat
     get pending() {
       return pending;
     },
+    idle: () => (pending === 0 ? Promise.resolve() : new Promise((resolve) => onIdle.push(resolve))),
     ready: async () => {
       await fastify.ready();
     },

@@ -32,11 +32,14 @@ import { EdgeGuard } from './edge/edge-guard.js';
 import { type EdgeServer, edgeServer } from './edge/edge-server.js';
 import type { Stage } from './exchange.js';
 import { ConcurrencyLimit } from './limits/concurrency-limit.js';
+import { RateLimits } from './limits/rate-limit.js';
 import {
+  type GatewayChanges,
   type GatewayOptions,
   type ParsedGatewayOptions,
   parseGatewayOptions,
   type ResolvedGatewayOptions,
+  withChanges,
 } from './options.js';
 import type { Route } from './routes/route.js';
 import { type RouteTable, routeTable } from './routes/route-table.js';
@@ -58,22 +61,32 @@ export interface Gateway {
    * violation at once), CallError (the address cannot be had) or UsageError (started twice).
    */
   start(): Promise<void>;
+  /**
+   * Takes another list of routes into use without dropping a request: those under way end by the old list, the next ones
+   * follow the new one. What is left out has its default. Rejects with InsecureConfigurationError, with what a handler
+   * could not be opened for, or with UsageError (not ready); then everything stays as it is.
+   */
+  replace(changes: GatewayChanges): Promise<void>;
   /** Drains and closes; bounded by the drain options. Twice, or before `start`, is harmless. */
   stop(): Promise<void>;
 }
 
 /** Options that are not secure are not thrown here but by `start()`, all of them at once. */
 export function gateway(options: GatewayOptions): Gateway {
-  return new GatewayInstance(parseGatewayOptions(options));
+  return new GatewayInstance(options);
 }
 
-class GatewayInstance implements Gateway {
+/** One list of routes in use, with everything that was opened for it. */
+interface Generation {
+  readonly application: Application;
+  close(): Promise<void>;
+}
+
+export class GatewayInstance implements Gateway {
   readonly name: string;
-  readonly #parsed: ParsedGatewayOptions;
+  readonly events: EventBus;
+  readonly #plan: Plan;
   readonly #clock: Clock;
-  readonly #events: EventBus;
-  readonly #table: RouteTable;
-  readonly #cors: Cors;
   readonly #tls: WebTls;
   /** What has been opened, to be closed in reverse. */
   readonly #opened: (() => void | Promise<void>)[] = [];
@@ -82,19 +95,19 @@ class GatewayInstance implements Gateway {
   #service: Service | undefined;
   #certificates: WebTlsHandle | undefined;
   #edge: EdgeServer | undefined;
-  #application: Application | undefined;
+  #concurrency: ConcurrencyLimit | undefined;
+  /** The last is the one in use; those before it have requests under way. */
+  readonly #generations: Generation[] = [];
+  #replacing: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
 
-  constructor(parsed: ParsedGatewayOptions) {
-    const { value, given } = parsed;
-    this.#parsed = parsed;
+  constructor(options: GatewayOptions) {
+    this.#plan = planOf(options);
+    const { value, given } = this.#plan.parsed;
     this.name = value?.name ?? 'gateway';
     this.#clock = given.clock ?? systemClock;
-    this.#events = new EventBus(this.name, this.#clock, given.logger ?? consoleLogger());
-    const routes = Array.isArray(given.routes) ? given.routes : [];
-    this.#table = routeTable(routes, 'gateway.routes');
-    this.#cors = new Cors(given.cors, routes, 'gateway');
+    this.events = new EventBus(this.name, this.#clock, given.logger ?? consoleLogger());
     this.#tls = webTls(given.tls, 'gateway.tls');
   }
 
@@ -116,7 +129,7 @@ class GatewayInstance implements Gateway {
   on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
   on(type: '*', listener: EventListener): () => void;
   on(type: never, listener: never): () => void {
-    return this.#events.on(type, listener);
+    return this.events.on(type, listener);
   }
 
   start(): Promise<void> {
@@ -125,6 +138,12 @@ class GatewayInstance implements Gateway {
     }
     this.#starting = this.#start();
     return this.#starting;
+  }
+
+  replace(changes: GatewayChanges): Promise<void> {
+    const replaced = this.#replacing.then(() => this.#replace(changes));
+    this.#replacing = replaced.catch(() => {});
+    return replaced;
   }
 
   stop(): Promise<void> {
@@ -153,22 +172,14 @@ class GatewayInstance implements Gateway {
 
   /** Collects the violations of every part, those of the service behind the door among them, then throws them together. */
   async #validate(): Promise<ResolvedGatewayOptions> {
-    const { value, violations, given } = this.#parsed;
-    const found: Violation[] = [
-      ...checkEnvironment(),
-      ...violations,
-      ...this.#table.violations,
-      ...this.#cors.violations,
-    ];
+    const { value, given } = this.#plan.parsed;
+    const found: Violation[] = [...checkEnvironment(), ...(await violationsOf(this.#plan))];
     found.push(...(await this.#tls.check()));
-    for (const handler of distinctHandlers(this.#table.routes.map(({ route }) => route))) {
-      if (typeof handler.check === 'function') found.push(...(await handler.check()));
-    }
     for (const part of [given.identity, given.registry]) {
       if (typeof part?.check === 'function') found.push(...(await part.check()));
     }
     if (found.length === 0 && value) return value;
-    this.#events.emit('configuration-refused', { violations: found });
+    this.events.emit('configuration-refused', { violations: found });
     throw new InsecureConfigurationError(`gateway ${this.name}`, found);
   }
 
@@ -184,12 +195,60 @@ class GatewayInstance implements Gateway {
     });
     this.#service = service;
     service.on('*', ({ type, at: _at, service: _service, ...fields }) => {
-      if (type !== 'service-state' && type !== 'readiness') this.#events.emit(type, fields as never);
+      if (type !== 'service-state' && type !== 'readiness') this.events.emit(type, fields as never);
     });
-    const context = { events: this.#events, clock: this.#clock };
+    const context = { events: this.events, clock: this.#clock };
     const certificates = await this.#tls.open(context);
     this.#opened.push(() => certificates.close());
     this.#certificates = certificates;
+    this.#concurrency = new ConcurrencyLimit(options.limits);
+    this.#opened.push(() => this.#closeGenerations());
+    this.#generations.push(await this.#openGeneration(this.#plan, options));
+    // After the routes: a client that is made before the start has its options checked with everything else.
+    await service.start();
+    this.#opened.push(() => service.stop());
+  }
+
+  async #replace(changes: GatewayChanges): Promise<void> {
+    this.#requireReady();
+    const plan = planOf(withChanges(this.#plan.parsed.given, changes));
+    const violations = await violationsOf(plan);
+    const { value } = plan.parsed;
+    if (violations.length > 0 || !value) throw new InsecureConfigurationError(`gateway ${this.name}`, violations);
+    const next = await this.#openGeneration(plan, value);
+    try {
+      this.#requireReady();
+    } catch (error) {
+      await next.close();
+      throw error;
+    }
+    const before = this.#generations.at(-1);
+    this.#generations.push(next);
+    if (before) void this.#retire(before);
+  }
+
+  #requireReady(): void {
+    if (this.#state !== 'ready') throw new UsageError(`${this.name} is ${this.#state}: only a ready gateway changes`);
+  }
+
+  async #retire(generation: Generation): Promise<void> {
+    await generation.application.idle();
+    const index = this.#generations.indexOf(generation);
+    if (index < 0) return;
+    this.#generations.splice(index, 1);
+    await generation.close();
+  }
+
+  async #closeGenerations(): Promise<void> {
+    await Promise.all(this.#generations.splice(0).map((generation) => generation.close()));
+  }
+
+  /** Opens what a list of routes needs. Rejects with InsecureConfigurationError, or with what a handler rejects with. */
+  async #openGeneration({ table, cors, rateLimits }: Plan, options: ResolvedGatewayOptions): Promise<Generation> {
+    const certificates = this.#certificates as WebTlsHandle;
+    const service = this.#service as Service;
+    const concurrency = this.#concurrency as ConcurrencyLimit;
+    const context = { events: this.events, clock: this.#clock };
     const uncovered = (options.hosts ?? []).filter((host) => !certificates.covers(host));
     if (uncovered.length > 0) {
       const violations = uncovered.map((host) =>
@@ -197,32 +256,43 @@ class GatewayInstance implements Gateway {
       );
       throw new InsecureConfigurationError(`gateway ${this.name}`, violations);
     }
-    const handlers = await AuthHandlers.open(options.routes, context);
-    this.#opened.push(() => handlers.close());
-    const concurrency = new ConcurrencyLimit(options.limits);
-    const app = await application({
-      limits: options.limits,
-      events: this.#events,
-      table: this.#table,
-      guard: new EdgeGuard({
+    const opened: (() => void | Promise<void>)[] = [];
+    try {
+      const handlers = await AuthHandlers.open(options.routes, context);
+      opened.push(() => handlers.close());
+      const rates = await rateLimits.open(context);
+      opened.push(() => rates.close());
+      const app = await application({
         limits: options.limits,
-        serves: (host) => options.hosts?.includes(host) ?? certificates.covers(host),
-        clientAddress: clientAddressBehind(options.trustedProxies),
-      }),
-      stagesFor: (route) => stagesOf(this.#cors.stageFor(route), concurrency.stage, handlers.stageFor(route)),
-      preflight: (request, methods) => {
-        const route = this.#table.find(request.headers['access-control-request-method'] ?? '', request.path);
-        return this.#cors.preflight(request, route, methods);
-      },
-      handlerFor: (route) => this.#handlerFor(route, options, service),
-      draining: () => this.#state === 'draining',
-    });
-    this.#opened.push(() => app.close());
-    this.#application = app;
-    await app.ready();
-    // After the routes: a client that is made before the start has its options checked with everything else.
-    await service.start();
-    this.#opened.push(() => service.stop());
+        events: this.events,
+        table,
+        guard: new EdgeGuard({
+          limits: options.limits,
+          serves: (host) => options.hosts?.includes(host) ?? certificates.covers(host),
+          clientAddress: clientAddressBehind(options.trustedProxies),
+        }),
+        stagesFor: (route) =>
+          stagesOf(
+            cors.stageFor(route),
+            concurrency.stage,
+            rates.stageByAddress(route),
+            handlers.stageFor(route),
+            rates.stageByUser(route),
+          ),
+        preflight: (request, methods) => {
+          const route = table.find(request.headers['access-control-request-method'] ?? '', request.path);
+          return cors.preflight(request, route, methods);
+        },
+        handlerFor: (route) => this.#handlerFor(route, options, service),
+        draining: () => this.#state === 'draining',
+      });
+      opened.push(() => app.close());
+      await app.ready();
+      return { application: app, close: () => closeAll(opened) };
+    } catch (error) {
+      await closeAll(opened);
+      throw error;
+    }
   }
 
   #handlerFor(route: Route, { limits }: ResolvedGatewayOptions, service: Service): RouteHandler {
@@ -246,15 +316,15 @@ class GatewayInstance implements Gateway {
 
   async #listen(options: ResolvedGatewayOptions): Promise<void> {
     const { listen, advertise, allowWildcardBind, limits } = options;
-    const app = this.#application as Application;
-    const edge = edgeServer({ tls: this.#certificates as WebTlsHandle, limits, events: this.#events }, app.onRequest);
+    const context = { tls: this.#certificates as WebTlsHandle, limits, events: this.events };
+    const edge = edgeServer(context, (req, res) => this.#generations.at(-1)?.application.onRequest(req, res));
     this.#edge = edge;
     this.#opened.push(() => closed(edge));
     await bound(edge, listen);
     const { address, port } = edge.server.address() as { address: string; port: number };
     const advertised = advertise ?? { host: listen.host, port };
     this.#endpoints = [{ host: advertised.host, port: advertised.port === 0 ? port : advertised.port }];
-    this.#events.emit('listening', {
+    this.events.emit('listening', {
       address: `${address}:${port}`,
       ...(allowWildcardBind ? { reason: allowWildcardBind.reason } : {}),
     });
@@ -264,7 +334,7 @@ class GatewayInstance implements Gateway {
     await this.#starting?.catch(() => {});
     if (this.#state === 'ready') {
       this.#become('draining');
-      await this.#drain((this.#parsed.value as ResolvedGatewayOptions).drain);
+      await this.#drain((this.#plan.parsed.value as ResolvedGatewayOptions).drain);
     }
     await this.#unwind();
     this.#endpoints = [];
@@ -281,24 +351,62 @@ class GatewayInstance implements Gateway {
     await delay(spreadMs);
     edge.server.close();
     const deadline = Date.now() + graceMs;
-    while ((this.#application?.pending ?? 0) > 0 && Date.now() < deadline) await delay(10);
+    while (this.#pending() > 0 && Date.now() < deadline) await delay(10);
   }
 
-  async #unwind(): Promise<void> {
-    for (const close of this.#opened.splice(0).reverse()) {
-      try {
-        await close();
-      } catch {
-        // What failed to close must not keep the rest open.
-      }
-    }
+  #pending(): number {
+    return this.#generations.reduce((sum, { application }) => sum + application.pending, 0);
+  }
+
+  #unwind(): Promise<void> {
+    return closeAll(this.#opened);
   }
 
   #become(state: ServiceState): void {
     const from = this.#state;
     this.#state = state;
-    this.#events.emit('service-state', { from, to: state });
-    if (state === 'ready' || from === 'ready') this.#events.emit('readiness', this.readiness);
+    this.events.emit('service-state', { from, to: state });
+    if (state === 'ready' || from === 'ready') this.events.emit('readiness', this.readiness);
+  }
+}
+
+/** A list of routes and what is said about them, read but not opened. */
+interface Plan {
+  readonly parsed: ParsedGatewayOptions;
+  readonly table: RouteTable;
+  readonly cors: Cors;
+  readonly rateLimits: RateLimits;
+}
+
+function planOf(options: GatewayOptions): Plan {
+  const parsed = parseGatewayOptions(options);
+  const { routes: given, cors, rateLimit } = parsed.given;
+  const routes = Array.isArray(given) ? given : [];
+  return {
+    parsed,
+    table: routeTable(routes, 'gateway.routes'),
+    cors: new Cors(cors, routes, 'gateway'),
+    rateLimits: new RateLimits(rateLimit, routes, 'gateway'),
+  };
+}
+
+async function violationsOf({ parsed, table, cors, rateLimits }: Plan): Promise<Violation[]> {
+  const found = [...parsed.violations, ...table.violations, ...cors.violations, ...rateLimits.violations];
+  found.push(...(await rateLimits.check()));
+  for (const handler of distinctHandlers(table.routes.map(({ route }) => route))) {
+    if (typeof handler.check === 'function') found.push(...(await handler.check()));
+  }
+  return found;
+}
+
+/** In reverse order; empties the list. */
+async function closeAll(opened: (() => void | Promise<void>)[]): Promise<void> {
+  for (const close of opened.splice(0).reverse()) {
+    try {
+      await close();
+    } catch {
+      // What failed to close must not keep the rest open.
+    }
   }
 }
 

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { copyFileSync } from 'node:fs';
 import { connect as connectHttp2 } from 'node:http2';
-import { Agent, request } from 'node:https';
 import { connect } from 'node:tls';
 import { route } from '@sallyport/gateway';
 import { eventually } from '../../support/eventually.js';
-import { type GatewayWorld, gatewayWorld, Orders } from '../../support/gateway/world.js';
+import { load } from '../../support/gateway/load.js';
+import { gatewayWorld, Orders } from '../../support/gateway/world.js';
 
 const slow = {
   handlers: {
@@ -15,51 +15,6 @@ const slow = {
     },
   },
 };
-
-/** Clients that keep their connections, one request after the other, until told to stop. */
-function load(world: GatewayWorld, clients: number) {
-  const agent = new Agent({ keepAlive: true, maxSockets: clients });
-  const outcome = { answered: 0, failed: [] as string[] };
-  let running = true;
-  const one = () =>
-    new Promise<void>((resolve) => {
-      const outgoing = request(
-        {
-          host: '127.0.0.1',
-          port: world.port,
-          path: '/v1/orders/7',
-          ca: world.ca,
-          servername: 'shop.test',
-          agent,
-          headers: { host: 'shop.test' },
-        },
-        (incoming) => {
-          incoming.resume();
-          incoming.on('end', () => {
-            if (incoming.statusCode === 200) outcome.answered++;
-            else outcome.failed.push(String(incoming.statusCode));
-            resolve();
-          });
-        },
-      );
-      outgoing.on('error', (error) => {
-        outcome.failed.push(error.message);
-        resolve();
-      });
-      outgoing.end();
-    });
-  const loops = Array.from({ length: clients }, async () => {
-    while (running) await one();
-  });
-  return {
-    outcome,
-    async stop() {
-      running = false;
-      await Promise.all(loops);
-      agent.destroy();
-    },
-  };
-}
 
 describe('the gateway over its life', () => {
   it('takes new certificates without a failed request, and shows them to the next connection', async () => {
