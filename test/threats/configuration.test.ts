@@ -142,8 +142,12 @@ function at(path: string, configure: Case['configure']): Case {
   return { path, configure };
 }
 
-/** What only a running registry can tell, with the tests that show it there. */
+/** What no options of a factory can hold, or only a running registry can tell, with the tests that show it there. */
 const shownElsewhere = {
+  'config-file-invalid': ['unit/gateway/config/gateway-file.test.ts'],
+  'config-file-writable': ['unit/gateway/config/gateway-file.test.ts'],
+  'config-reference-broken': ['unit/gateway/config/gateway-file.test.ts'],
+  'secret-in-arguments': ['unit/cli/gateway-flags.test.ts'],
   'registry-credential-too-powerful': ['integration/consul/security.test.ts', 'integration/etcd/security.test.ts'],
 } as const;
 

@@ -27,7 +27,7 @@ interface Policy {
 export type PreflightAnswer = Readonly<Record<string, string>>;
 
 const headerName = z.string().regex(/^[a-z0-9-]+$/, 'expected a lower-case header name');
-const schema = z.strictObject({
+export const corsSchema = z.strictObject({
   origins: z.array(z.string()).min(1),
   credentials: z.boolean().default(false),
   requestHeaders: z.array(headerName).default(['content-type', 'authorization', 'dpop']),
@@ -35,7 +35,7 @@ const schema = z.strictObject({
   maxAgeMs: durationMs({ max: 2 * 3_600_000 }).default(600_000),
 });
 
-type ResolvedCors = z.output<typeof schema>;
+type ResolvedCors = z.output<typeof corsSchema>;
 
 /** Decides about other origins, by exact comparison alone. */
 export class Cors {
@@ -47,7 +47,7 @@ export class Cors {
   /** `options` undefined: no other origin, except where a route says so. */
   constructor(options: unknown, routes: readonly Route[], path: string) {
     const { value, violations } = parseOptions(
-      schema,
+      corsSchema,
       options ?? { origins: ['https://none.invalid'] },
       `${path}.cors`,
     );

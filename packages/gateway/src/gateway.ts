@@ -44,6 +44,8 @@ import {
 import type { Route } from './routes/route.js';
 import { type RouteTable, routeTable } from './routes/route-table.js';
 import { unaryHandler, unsupportedKind } from './routes/rpc-handler.js';
+import { socketHandler, streamHandler } from './streams/stream-handler.js';
+import type { StreamContext } from './streams/stream-limits.js';
 
 /** The one HTTPS door in front of the services. */
 export interface Gateway {
@@ -56,6 +58,8 @@ export interface Gateway {
   /** Listens to one type of event, or to all (`*`). Returns the function that unsubscribes. */
   on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
   on(type: '*', listener: EventListener): () => void;
+  /** Everything that is wrong with the options, as far as it shows without opening anything. Binds nothing. */
+  check(): Promise<readonly Violation[]>;
   /**
    * Validates everything, connects to the registry, binds. All or nothing. Rejects with InsecureConfigurationError (every
    * violation at once), CallError (the address cannot be had) or UsageError (started twice).
@@ -82,6 +86,9 @@ interface Generation {
   close(): Promise<void>;
 }
 
+/** How long the last words of streams may take when the gateway stops, ms. */
+const GOODBYE_MS = 100;
+
 export class GatewayInstance implements Gateway {
   readonly name: string;
   readonly events: EventBus;
@@ -90,6 +97,7 @@ export class GatewayInstance implements Gateway {
   readonly #tls: WebTls;
   /** What has been opened, to be closed in reverse. */
   readonly #opened: (() => void | Promise<void>)[] = [];
+  readonly #leaving = new AbortController();
   #state: ServiceState = 'created';
   #endpoints: readonly Endpoint[] = [];
   #service: Service | undefined;
@@ -170,14 +178,20 @@ export class GatewayInstance implements Gateway {
     }
   }
 
-  /** Collects the violations of every part, those of the service behind the door among them, then throws them together. */
-  async #validate(): Promise<ResolvedGatewayOptions> {
-    const { value, given } = this.#plan.parsed;
+  async check(): Promise<readonly Violation[]> {
+    const { given } = this.#plan.parsed;
     const found: Violation[] = [...checkEnvironment(), ...(await violationsOf(this.#plan))];
     found.push(...(await this.#tls.check()));
     for (const part of [given.identity, given.registry]) {
       if (typeof part?.check === 'function') found.push(...(await part.check()));
     }
+    return found;
+  }
+
+  /** Collects the violations of every part, those of the service behind the door among them, then throws them together. */
+  async #validate(): Promise<ResolvedGatewayOptions> {
+    const { value } = this.#plan.parsed;
+    const found = await this.check();
     if (found.length === 0 && value) return value;
     this.events.emit('configuration-refused', { violations: found });
     throw new InsecureConfigurationError(`gateway ${this.name}`, found);
@@ -284,6 +298,7 @@ export class GatewayInstance implements Gateway {
           return cors.preflight(request, route, methods);
         },
         handlerFor: (route) => this.#handlerFor(route, options, service),
+        socketHandlerFor: (route) => socketHandler(route, this.#streams(options, service)),
         draining: () => this.#state === 'draining',
       });
       opened.push(() => app.close());
@@ -295,10 +310,10 @@ export class GatewayInstance implements Gateway {
     }
   }
 
-  #handlerFor(route: Route, { limits }: ResolvedGatewayOptions, service: Service): RouteHandler {
-    if (route.kind !== 'rpc' || route.target.kind !== 'unary') {
-      throw unsupportedKind(route.kind === 'rpc' ? route.target.kind : 'http');
-    }
+  #handlerFor(route: Route, options: ResolvedGatewayOptions, service: Service): RouteHandler {
+    if (route.kind !== 'rpc') throw unsupportedKind('http');
+    if (route.target.kind !== 'unary') return streamHandler(route, this.#streams(options, service));
+    const { limits } = options;
     const call = unaryHandler(route, {
       service,
       upstreamTimeoutMs: limits.upstreamTimeoutMs,
@@ -314,10 +329,18 @@ export class GatewayInstance implements Gateway {
     };
   }
 
+  #streams({ limits }: ResolvedGatewayOptions, service: Service): StreamContext {
+    return { service, limits, events: this.events, leaving: this.#leaving.signal, metadata: () => undefined };
+  }
+
   async #listen(options: ResolvedGatewayOptions): Promise<void> {
     const { listen, advertise, allowWildcardBind, limits } = options;
     const context = { tls: this.#certificates as WebTlsHandle, limits, events: this.events };
-    const edge = edgeServer(context, (req, res) => this.#generations.at(-1)?.application.onRequest(req, res));
+    const edge = edgeServer(
+      context,
+      (req, res) => this.#generations.at(-1)?.application.onRequest(req, res),
+      (req, socket, head) => void this.#generations.at(-1)?.application.onUpgrade(req, socket, head),
+    );
     this.#edge = edge;
     this.#opened.push(() => closed(edge));
     await bound(edge, listen);
@@ -352,6 +375,10 @@ export class GatewayInstance implements Gateway {
     edge.server.close();
     const deadline = Date.now() + graceMs;
     while (this.#pending() > 0 && Date.now() < deadline) await delay(10);
+    if (this.#pending() === 0) return;
+    // Streams that nobody ends learn why they end.
+    this.#leaving.abort();
+    await delay(GOODBYE_MS);
   }
 
   #pending(): number {

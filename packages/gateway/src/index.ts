@@ -2,6 +2,9 @@ export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } f
 export { jwt } from './auth/jwt.js';
 export type { JwtAlgorithm, JwtOptions } from './auth/jwt-options.js';
 export type { TokenBinding } from './auth/token-authenticator.js';
+export { type LoadGatewayOptions, loadGateway } from './config/file-gateway.js';
+export { gatewayFileJsonSchema } from './config/gateway-document.js';
+export { type ReadGatewayFile, type Registries, readGatewayFile } from './config/gateway-file.js';
 export type { CorsOptions } from './cors.js';
 export type { EdgeRequest } from './edge-request.js';
 export { type Gateway, gateway } from './gateway.js';

@@ -121,7 +121,7 @@ export interface ParsedGatewayOptions extends ParsedOptions<ResolvedGatewayOptio
 
 const KIB = 1024;
 
-const limits = z.strictObject({
+export const limitsSchema = z.strictObject({
   maxConnections: limit({ max: 100_000 }).default(2000),
   maxConnectionsPerAddress: limit({ max: 100_000 }).default(200),
   maxStreamsPerConnection: limit({ max: 10_000 }).default(100),
@@ -161,7 +161,7 @@ const schema = z.strictObject({
   // Checked by itself, together with what the routes say about it.
   cors: z.unknown().optional(),
   trustedProxies: trustedProxiesSchema.default([]),
-  limits: limits.prefault({}),
+  limits: limitsSchema.prefault({}),
   // Checked by itself, together with what the routes say about it.
   rateLimit: z.unknown().optional(),
   drain: z

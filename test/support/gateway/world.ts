@@ -72,12 +72,15 @@ export interface GatewayWorldOptions extends Partial<Omit<GatewayOptions, 'tls' 
   readonly tls?: Partial<GatewayOptions['tls']>;
   /** Of the service, in place of those that answer. */
   readonly handlers?: Partial<Handlers<typeof Orders>>;
+  /** Makes the gateway in another way than by `gateway(options)`; `identity` are the files of its own. */
+  readonly open?: (options: GatewayOptions, identity: IdentityFiles) => Promise<Gateway>;
 }
 
 /** A service `orders`, a gateway in front of it, and clients that trust the gateway's certificate for `shop.test`. */
 export async function gatewayWorld({
   tls: tlsOptions,
   handlers,
+  open = async (options) => gateway(options),
   ...options
 }: GatewayWorldOptions = {}): Promise<GatewayWorld> {
   const world = mesh();
@@ -108,7 +111,7 @@ export async function gatewayWorld({
     web.issue({ id: `spiffe://web.test/svc/${name}`, dns, ip: ['127.0.0.1'] }).write(`${folder.path}/${name}`);
   const certificate = await webCertificate('shop', ['shop.test', 'www.shop.test']);
   const identity = await world.authority.issue({ id: world.id('gateway') }).write(`${folder.path}/gateway`);
-  const door = gateway({
+  const whole: GatewayOptions = {
     listen: '127.0.0.1:0',
     tls: { certificates: [{ cert: certificate.cert, key: certificate.key }], ...tlsOptions },
     identity: tls.fromFiles(identity),
@@ -117,7 +120,8 @@ export async function gatewayWorld({
     drain: { spreadMs: 0, graceMs: 2000 },
     logger: silentLogger,
     ...options,
-  });
+  };
+  const door = await open(whole, identity);
   door.on('*', (event) => events.push(event));
   await door.start();
   const port = door.endpoints[0]?.port ?? 0;

@@ -67,6 +67,10 @@ export interface EventMap {
   expiring: { identity: string; notAfter: number; remainingMs: number };
   'rules-reloaded': { file: string; rules: number };
   'rules-reload-failed': { file: string; detail: string };
+  // Configuration of the gateway
+  'config-reloaded': { file: string; routes: number };
+  /** The last good configuration stays in force. */
+  'config-reload-failed': { file: string; detail: string };
   // Lifecycle
   'service-state': { from: ServiceState; to: ServiceState };
   readiness: { ready: boolean; reasons: readonly string[] };

@@ -29,6 +29,8 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   expiring: 'warn',
   'rules-reloaded': 'info',
   'rules-reload-failed': 'error',
+  'config-reloaded': 'info',
+  'config-reload-failed': 'error',
   'service-state': 'debug',
   readiness: 'info',
   listening: 'info',

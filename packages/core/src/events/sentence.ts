@@ -49,6 +49,10 @@ function sentence(event: SallyportEvent): string {
       return `now ${event.rules} rules from ${event.file}`;
     case 'rules-reload-failed':
       return `kept the last good rules of ${event.file}: ${event.detail}`;
+    case 'config-reloaded':
+      return `now ${event.routes} routes from ${event.file}`;
+    case 'config-reload-failed':
+      return `kept the last good configuration of ${event.file}: ${event.detail}`;
     case 'service-state':
       return `${event.from} -> ${event.to}`;
     case 'readiness':

@@ -48,6 +48,11 @@ const entries = {
     problem: 'a credential stands literally in the configuration',
     fix: 'use secret.env("NAME"), secret.file("/path") or secret.from(store)',
   },
+  'secret-in-arguments': {
+    severity: 'critical',
+    problem: 'key material stands on the command line, which every process of the machine can read',
+    fix: 'name a file: a private key has no place at the edge at all, a public one is read from its file',
+  },
   'secret-unavailable': {
     severity: 'high',
     problem: 'the secret could not be read, or is empty',
@@ -248,6 +253,21 @@ const entries = {
     severity: 'critical',
     problem: 'pages that nobody trusts could read the answers',
     fix: 'name exact origins, e.g. https://shop.example',
+  },
+  'config-file-invalid': {
+    severity: 'high',
+    problem: 'the configuration file cannot be read or is not YAML',
+    fix: 'check the path, the permissions of its folder, and the line that is named',
+  },
+  'config-file-writable': {
+    severity: 'critical',
+    problem: 'others can change what the gateway does, because the file or a folder on its path is writable by them',
+    fix: 'chmod go-w the file and its folders (following symbolic links)',
+  },
+  'config-reference-broken': {
+    severity: 'high',
+    problem: 'the configuration names something that is not there',
+    fix: 'correct the name; modules are written ./contracts.js#Billing.charge',
   },
   'gateway-host-uncovered': {
     severity: 'high',

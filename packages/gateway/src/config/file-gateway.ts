@@ -1,0 +1,113 @@
+import { resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { InsecureConfigurationError, type Logger } from '@sallyport/core';
+import { type Clock, type FileWatch, systemClock, watchFiles } from '@sallyport/core/spi';
+import { type Gateway, GatewayInstance } from '../gateway.js';
+import type { GatewayOptions } from '../options.js';
+import { type ReadGatewayFile, type Registries, readGatewayFile } from './gateway-file.js';
+
+export interface LoadGatewayOptions {
+  /** Registries that the file may name beside `local`, e.g. `{ consul: registry.consul }`. Left out: none. */
+  readonly registries?: Registries;
+  /** How often to look at the file even if the system reports no change, ms. Default 5,000. */
+  readonly pollMs?: number;
+  /** Default: readable lines on stderr. */
+  readonly logger?: Logger;
+  /** For tests. */
+  readonly clock?: Clock;
+}
+
+/** What follows a change of the file while the gateway runs; a change of anything else needs a restart. */
+const CHANGEABLE = ['auth', 'stores', 'routes', 'cors', 'hosts', 'trustedProxies', 'rateLimit'] as const;
+
+/**
+ * A gateway from `gateway.yaml`, which is followed while it runs: a good new version takes effect without a dropped request
+ * (`config-reloaded`), any other leaves the last good one in force (`config-reload-failed`). Rejects with
+ * InsecureConfigurationError when the file cannot be used; what is wrong with the options `start()` says.
+ */
+export async function loadGateway(file: string, options: LoadGatewayOptions = {}): Promise<Gateway> {
+  const { registries, pollMs = 5000, logger, clock = systemClock } = options;
+  const read = await readGatewayFile(file, registries);
+  if (!read.options || !read.document) throw new InsecureConfigurationError(`gateway ${file}`, read.violations);
+  const more = { clock, ...(logger === undefined ? {} : { logger }) };
+  return new FileGateway({ ...read.options, ...more }, read.document, {
+    file: resolve(file),
+    pollMs,
+    clock,
+    read: () => readGatewayFile(file, registries),
+  });
+}
+
+type Document = NonNullable<ReadGatewayFile['document']>;
+
+interface FollowedFile {
+  readonly file: string;
+  readonly pollMs: number;
+  readonly clock: Clock;
+  readonly read: () => Promise<ReadGatewayFile>;
+}
+
+class FileGateway extends GatewayInstance {
+  readonly #followed: FollowedFile;
+  #document: Document;
+  #watch: FileWatch | undefined;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: GatewayOptions, document: Document, followed: FollowedFile) {
+    super(options);
+    this.#document = document;
+    this.#followed = followed;
+  }
+
+  override async start(): Promise<void> {
+    const { file, clock, pollMs } = this.#followed;
+    await super.start();
+    this.#watch = await watchFiles([file], {
+      clock,
+      pollMs,
+      onChange: () => {
+        this.#turn = this.#turn.then(() => this.#reload());
+      },
+    });
+    // The file may have changed between the reading and the watching.
+    this.#turn = this.#turn.then(() => this.#reload());
+    if (this.state !== 'ready') this.#watch.close();
+  }
+
+  override async stop(): Promise<void> {
+    this.#watch?.close();
+    await super.stop();
+  }
+
+  async #reload(): Promise<void> {
+    const { file, read } = this.#followed;
+    if (this.state !== 'ready') return;
+    try {
+      const { options, document, violations } = await read();
+      if (!options || !document) throw new InsecureConfigurationError(`gateway ${this.name}`, violations);
+      const changed = changedKeys(this.#document, document);
+      if (changed.length === 0) return;
+      const fixed = changed.filter((key) => !(CHANGEABLE as readonly string[]).includes(key));
+      if (fixed.length > 0) throw new Error(`a change of ${fixed.join(', ')} needs a restart`);
+      const { routes, cors, hosts, trustedProxies, rateLimit } = options;
+      await this.replace({
+        routes,
+        ...(cors === undefined ? {} : { cors }),
+        ...(hosts === undefined ? {} : { hosts }),
+        ...(trustedProxies === undefined ? {} : { trustedProxies }),
+        ...(rateLimit === undefined ? {} : { rateLimit }),
+      });
+      this.#document = document;
+      this.events.emit('config-reloaded', { file, routes: routes.length });
+    } catch (error) {
+      if (this.state !== 'ready') return;
+      const detail = error instanceof Error ? error.message : 'the file could not be used';
+      this.events.emit('config-reload-failed', { file, detail });
+    }
+  }
+}
+
+function changedKeys(before: Document, after: Document): string[] {
+  const keys = new Set([...Object.keys(before), ...Object.keys(after)]);
+  return [...keys].filter((key) => !isDeepStrictEqual(before[key], after[key]));
+}
