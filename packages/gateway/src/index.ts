@@ -1,4 +1,13 @@
 export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './auth/handler.js';
+export { type ApiKeyOptions, type ApiKeyRecord, type ApiKeyStore, apiKey, newApiKey } from './auth/api-key.js';
+export {
+  type CertificateClient,
+  type ClientCertificateOptions,
+  clientCertificate,
+} from './auth/client-certificate.js';
+export { allOf, anyOf } from './auth/combine.js';
+export { type CustomAuthentication, custom } from './auth/custom.js';
+export { type IntrospectionOptions, oauth2 } from './auth/introspection.js';
 export { jwt } from './auth/jwt.js';
 export type { JwtAlgorithm, JwtOptions } from './auth/jwt-options.js';
 export type { TokenBinding } from './auth/token-authenticator.js';

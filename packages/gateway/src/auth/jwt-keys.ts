@@ -1,11 +1,11 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
-import type { ViolationId } from '@sallyport/core';
-import { readSafeFile, type Violation, violation } from '@sallyport/core/spi';
+import type { Violation } from '@sallyport/core/spi';
 import type { AuthContext } from './handler.js';
-import { HttpsJson, HttpsJsonError } from './https-json.js';
+import { type HttpsJson, HttpsJsonError } from './https-json.js';
 import { addressViolations, type ResolvedJwtOptions } from './jwt-options.js';
 import { judgeKey, KeySet, KeySetError, type KeySource, localKeys } from './key-set.js';
 import { RemoteKeys } from './remote-keys.js';
+import { httpsFor, pemFile, refuse, SourceRefusal } from './source-files.js';
 
 /** Opens the keys that the options name, or says what is wrong with them. Fetches them once where they come from the issuer. */
 export async function openKeys(
@@ -19,27 +19,14 @@ export async function openKeys(
     if (local && options.jwks?.url === undefined) return localKeys(local);
     return await remoteKeys(options, context, local);
   } catch (error) {
-    if (error instanceof Refusal) return error.violations;
+    if (error instanceof SourceRefusal) return error.violations;
     throw error;
   }
 }
 
-class Refusal extends Error {
-  readonly violations: readonly Violation[];
-
-  constructor(violations: readonly Violation[]) {
-    super('the keys cannot be used');
-    this.violations = violations;
-  }
-}
-
-function refuse(id: ViolationId, path: string, problem: string): never {
-  throw new Refusal([violation(id, path, problem)]);
-}
-
 async function secretKey({ secret, algorithms }: ResolvedJwtOptions): Promise<KeySource> {
   const found = (await secret?.check('jwt.secret')) ?? [];
-  if (found.length > 0) throw new Refusal(found);
+  if (found.length > 0) throw new SourceRefusal(found);
   const key = new TextEncoder().encode(await secret?.read());
   // RFC 7518 section 3.2: as long as the output of the hash, at least.
   const needed = Math.max(...algorithms.map((name) => Number(name.slice(2)) / 8));
@@ -106,31 +93,6 @@ async function discover(issuer: string, https: HttpsJson): Promise<string> {
     throw new HttpsJsonError(`${host} names no https address of its keys`);
   }
   return url;
-}
-
-/** `ca` is a PEM file. Throws what `openKeys` translates. */
-async function httpsFor(ca: string | undefined, timeoutMs: number, path: string): Promise<HttpsJson> {
-  const pem = ca === undefined ? undefined : await pemFile(ca, path);
-  try {
-    return new HttpsJson({ ca: pem, timeoutMs });
-  } catch (error) {
-    return refuse(
-      error instanceof RangeError ? 'tls-ca-empty' : 'tls-material-invalid',
-      path,
-      error instanceof Error ? error.message : 'it cannot be read',
-    );
-  }
-}
-
-async function pemFile(file: string, path: string): Promise<string> {
-  const { text, findings } = await readSafeFile(file, { private: false });
-  const [first] = findings;
-  if (text !== undefined) return text;
-  return refuse(
-    first?.danger === 'replaceable' ? 'tls-path-writable' : 'tls-file-unreadable',
-    path,
-    first?.problem ?? 'it cannot be read',
-  );
 }
 
 function keySet(value: unknown, path: string): KeySet {
