@@ -1,4 +1,3 @@
-export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './auth/handler.js';
 export { type ApiKeyOptions, type ApiKeyRecord, type ApiKeyStore, apiKey, newApiKey } from './auth/api-key.js';
 export {
   type CertificateClient,
@@ -7,13 +6,20 @@ export {
 } from './auth/client-certificate.js';
 export { allOf, anyOf } from './auth/combine.js';
 export { type CustomAuthentication, custom } from './auth/custom.js';
+export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './auth/handler.js';
 export { type IntrospectionOptions, oauth2 } from './auth/introspection.js';
 export { jwt } from './auth/jwt.js';
 export type { JwtAlgorithm, JwtOptions } from './auth/jwt-options.js';
 export type { TokenBinding } from './auth/token-authenticator.js';
 export { type LoadGatewayOptions, loadGateway } from './config/file-gateway.js';
 export { gatewayFileJsonSchema } from './config/gateway-document.js';
-export { type ReadGatewayFile, type Registries, readGatewayFile } from './config/gateway-file.js';
+export {
+  type FileAmendment,
+  type ReadGatewayFile,
+  type ReadGatewayFileOptions,
+  type Registries,
+  readGatewayFile,
+} from './config/gateway-file.js';
 export type { CorsOptions } from './cors.js';
 export type { EdgeRequest } from './edge-request.js';
 export { type Gateway, gateway } from './gateway.js';
@@ -22,6 +28,7 @@ export { type RedisOptions, redis } from './limits/rate-limit-redis.js';
 export type { RateLimitStore } from './limits/rate-limit-store.js';
 export type { GatewayChanges, GatewayLimits, GatewayOptions } from './options.js';
 export { type Problem, ProblemError } from './problem.js';
+export { type Explanation, explainRequest } from './routes/explain.js';
 export {
   type CommonRouteOptions,
   type HttpMethod,

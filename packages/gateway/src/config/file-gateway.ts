@@ -4,11 +4,9 @@ import { InsecureConfigurationError, type Logger } from '@sallyport/core';
 import { type Clock, type FileWatch, systemClock, watchFiles } from '@sallyport/core/spi';
 import { type Gateway, GatewayInstance } from '../gateway.js';
 import type { GatewayOptions } from '../options.js';
-import { type ReadGatewayFile, type Registries, readGatewayFile } from './gateway-file.js';
+import { type ReadGatewayFile, type ReadGatewayFileOptions, readGatewayFile } from './gateway-file.js';
 
-export interface LoadGatewayOptions {
-  /** Registries that the file may name beside `local`, e.g. `{ consul: registry.consul }`. Left out: none. */
-  readonly registries?: Registries;
+export interface LoadGatewayOptions extends ReadGatewayFileOptions {
   /** How often to look at the file even if the system reports no change, ms. Default 5,000. */
   readonly pollMs?: number;
   /** Default: readable lines on stderr. */
@@ -26,15 +24,15 @@ const CHANGEABLE = ['auth', 'stores', 'routes', 'cors', 'hosts', 'trustedProxies
  * InsecureConfigurationError when the file cannot be used; what is wrong with the options `start()` says.
  */
 export async function loadGateway(file: string, options: LoadGatewayOptions = {}): Promise<Gateway> {
-  const { registries, pollMs = 5000, logger, clock = systemClock } = options;
-  const read = await readGatewayFile(file, registries);
+  const { pollMs = 5000, logger, clock = systemClock, ...reading } = options;
+  const read = await readGatewayFile(file, reading);
   if (!read.options || !read.document) throw new InsecureConfigurationError(`gateway ${file}`, read.violations);
   const more = { clock, ...(logger === undefined ? {} : { logger }) };
   return new FileGateway({ ...read.options, ...more }, read.document, {
     file: resolve(file),
     pollMs,
     clock,
-    read: () => readGatewayFile(file, registries),
+    read: () => readGatewayFile(file, reading),
   });
 }
 

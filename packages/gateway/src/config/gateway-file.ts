@@ -22,6 +22,21 @@ import { parseYaml } from './yaml.js';
 /** Registries that a file may name beside `local`. */
 export type Registries = Readonly<Record<string, (options: never) => Registry>>;
 
+/** What a command line changes in a file. */
+export interface FileAmendment {
+  /** What stands in the file, changed; `document` is not changed itself. */
+  amend(document: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>>;
+  /** What is wrong with what came of it. */
+  check(options: GatewayOptions): readonly Violation[];
+}
+
+export interface ReadGatewayFileOptions {
+  /** Registries that the file may name beside `local`, e.g. `{ consul: registry.consul }`. Left out: none. */
+  readonly registries?: Registries;
+  /** Left out: nothing is changed. */
+  readonly amendment?: FileAmendment;
+}
+
 export interface ReadGatewayFile {
   /** Undefined exactly when there are violations. What gateway() finds wrong with them is not among these. */
   readonly options: GatewayOptions | undefined;
@@ -31,7 +46,10 @@ export interface ReadGatewayFile {
 }
 
 /** Reads `gateway.yaml` and makes the options of `gateway()`. Never throws; the modules that it names are loaded. */
-export async function readGatewayFile(file: string, registries: Registries = {}): Promise<ReadGatewayFile> {
+export async function readGatewayFile(
+  file: string,
+  { registries = {}, amendment = noAmendment }: ReadGatewayFileOptions = {},
+): Promise<ReadGatewayFile> {
   const { text, findings } = await readSafeFile(resolve(file), { private: false });
   if (text === undefined || findings.length > 0) {
     const violations = findings.map(({ danger, problem }) =>
@@ -41,13 +59,21 @@ export async function readGatewayFile(file: string, registries: Registries = {})
   }
   const parsed = parseYaml(text);
   if ('problem' in parsed) return refused([violation('config-file-invalid', basename(file), parsed.problem)]);
-  const folder = dirname(resolve(file));
-  const { value, violations } = parseOptions(documentSchema, resolveReferences(parsed.value, folder), 'gateway');
+  const written = isObject(parsed.value) ? amendment.amend(parsed.value) : parsed.value;
+  const resolved = resolveReferences(written, dirname(resolve(file)));
+  const { value, violations } = parseOptions(documentSchema, resolved, 'gateway');
   if (!value) return refused(violations);
   const found: Violation[] = [];
   const options = await optionsOf(value, registries, found);
-  const document = parsed.value as Readonly<Record<string, unknown>>;
+  found.push(...amendment.check(options));
+  const document = written as Readonly<Record<string, unknown>>;
   return { options: found.length === 0 ? options : undefined, document, violations: found };
+}
+
+const noAmendment: FileAmendment = { amend: (document) => document, check: () => [] };
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function refused(violations: readonly Violation[]): ReadGatewayFile {
