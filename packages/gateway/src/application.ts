@@ -1,8 +1,9 @@
-import { constants } from 'node:http2';
 import type { EventSink } from '@sallyport/core/spi';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { EdgeGuard, GuardedRequest } from './edge/edge-guard.js';
 import type { EdgeIncoming, EdgeOutgoing } from './edge/edge-server.js';
+import { tellRefusal } from './edge/refusal-event.js';
+import { stopReadingAfter } from './edge/stop-reading.js';
 import { parseStrictJson } from './edge/strict-json.js';
 import type { Exchange, Stage } from './exchange.js';
 import type { ResolvedLimits } from './options.js';
@@ -11,6 +12,8 @@ import { problemOf } from './routes/http-status.js';
 import type { HttpMethod } from './routes/route.js';
 import type { RouteTable, TableRoute } from './routes/route-table.js';
 import { hasBody } from './routes/rpc-handler.js';
+import type { SocketHandler } from './streams/bidi-handler.js';
+import { type OnUpgrade, webSocketDoor } from './streams/websocket-door.js';
 
 /** How a route answers once its stages have let the request through. Resolves when the answer is on its way. */
 export type RouteHandler = (exchange: Exchange, reply: FastifyReply, body: unknown) => Promise<unknown>;
@@ -23,6 +26,8 @@ export interface ApplicationContext {
   /** What is done for every request of the route, in this order. */
   readonly stagesFor: (route: TableRoute['route']) => readonly Stage[];
   readonly handlerFor: (route: TableRoute['route']) => RouteHandler;
+  /** Undefined for routes that are none of WebSocket. */
+  readonly socketHandlerFor: (route: TableRoute['route']) => SocketHandler | undefined;
   /** Answers OPTIONS of a path that exists. Throws ProblemError. */
   readonly preflight: (request: GuardedRequest, methods: readonly HttpMethod[]) => Readonly<Record<string, string>>;
   /** Whether connections are to be closed after their next answer. */
@@ -31,7 +36,9 @@ export interface ApplicationContext {
 
 export interface Application {
   readonly onRequest: (req: EdgeIncoming, res: EdgeOutgoing) => void;
-  /** Requests under way. */
+  /** A client of HTTP/1.1 wants another protocol. */
+  readonly onUpgrade: OnUpgrade;
+  /** Requests under way, open WebSockets among them. */
   readonly pending: number;
   /** Resolves once no request is under way. */
   idle(): Promise<void>;
@@ -86,7 +93,14 @@ export async function application(context: ApplicationContext): Promise<Applicat
         done(error as Error);
       }
     });
-    for (const { route } of context.table.routes) if (route.kind === 'rpc') addRoute(scope, route, context);
+    for (const { route } of context.table.routes) {
+      if (route.kind === 'rpc' && !isUpload(route)) addRoute(scope, route, context);
+    }
+  });
+  await fastify.register(async (scope) => {
+    // Read line by line, at the pace of the service.
+    scope.addContentTypeParser('application/x-ndjson', (_request, payload, done) => done(null, payload));
+    for (const { route } of context.table.routes) if (isUpload(route)) addRoute(scope, route, context);
   });
   await fastify.register(async (scope) => {
     // The body of a proxied request is passed on as it comes.
@@ -94,15 +108,25 @@ export async function application(context: ApplicationContext): Promise<Applicat
     for (const { route } of context.table.routes) if (route.kind === 'http') addRoute(scope, route, context);
   });
 
+  const ended = () => {
+    pending--;
+    if (pending > 0) return;
+    for (const listener of onIdle) listener();
+    onIdle = [];
+  };
+  const upgrade = webSocketDoor(context);
+
   return {
+    async onUpgrade(incoming, socket, head) {
+      pending++;
+      await upgrade(incoming, socket, head);
+      ended();
+    },
     onRequest(req: Guarded, res) {
       pending++;
       res.once('close', () => {
-        pending--;
         req[guarded]?.end();
-        if (pending > 0) return;
-        for (const listener of onIdle) listener();
-        onIdle = [];
+        ended();
       });
       try {
         req[guarded] = context.guard.admit(req);
@@ -122,6 +146,10 @@ export async function application(context: ApplicationContext): Promise<Applicat
     },
     close: () => fastify.close(),
   };
+}
+
+function isUpload(route: TableRoute['route']): boolean {
+  return route.kind === 'rpc' && route.target?.kind === 'clientStream';
 }
 
 function addRoute(scope: FastifyInstance, route: TableRoute['route'], context: ApplicationContext): void {
@@ -179,7 +207,7 @@ type WithExchange = FastifyRequest & { [exchangeKey]?: Exchange; [bodyTimer]?: (
 /** HTTP/2 has no limit of its own for how slowly a body may come. */
 function limitBodyTime(request: FastifyRequest, reply: FastifyReply, timeoutMs: number): void {
   const timer = setTimeout(() => {
-    stopReadingAfter(reply);
+    stopReadingAfter(reply.raw as unknown as EdgeOutgoing, request.raw as unknown as EdgeIncoming);
     const problem = { status: 408, code: 'request-timeout', title: 'The request took too long to arrive' };
     if (!reply.sent) void sendProblem(request, reply, problem);
   }, timeoutMs);
@@ -187,18 +215,6 @@ function limitBodyTime(request: FastifyRequest, reply: FastifyReply, timeoutMs: 
   const stop = () => clearTimeout(timer);
   (request as WithExchange)[bodyTimer] = stop;
   reply.raw.once('close', stop);
-}
-
-/** Nobody waits any more for the rest of a body: it ends with the answer. */
-function stopReadingAfter({ request, raw }: FastifyReply): void {
-  const outgoing = raw as unknown as EdgeOutgoing;
-  if ('stream' in outgoing) {
-    // RFC 9113 section 8.1: a complete answer, then RST_STREAM. The response itself tells of its end only after the stream's.
-    const { stream } = outgoing;
-    stream.once('finish', () => stream.close(constants.NGHTTP2_NO_ERROR));
-  } else {
-    outgoing.once('finish', () => request.raw.destroy());
-  }
 }
 
 function notFound(context: ApplicationContext, request: FastifyRequest, reply: FastifyReply): FastifyReply | undefined {
@@ -230,7 +246,7 @@ const translations: Readonly<Record<string, Problem>> = {
     status: 415,
     code: 'content-type-unsupported',
     title: 'The content type is not supported',
-    detail: 'send application/json',
+    detail: 'send application/json, or application/x-ndjson for a stream',
   },
   FST_ERR_CTP_BODY_TOO_LARGE: { status: 413, code: 'body-too-large', title: 'The body is too large' },
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: {
@@ -262,7 +278,7 @@ function refuse(
   (request as WithExchange)[bodyTimer]?.();
   const edge = (request.raw as unknown as Guarded)[guarded] as GuardedRequest;
   const { problem } = error;
-  tell(context, edge, error, exchange?.principal?.subject);
+  tellRefusal(context.events, edge, error, exchange?.principal?.subject);
   // A body that nobody has read would be taken for the next request, or sent for nothing.
   if (problem.status === 413 || problem.status === 415 || context.draining()) reply.header('connection', 'close');
   return reply.sent ? undefined : sendProblem(request, reply, problem);
@@ -301,22 +317,4 @@ function answerUnguarded(context: ApplicationContext, req: Guarded, res: EdgeOut
   };
   (res as { writeHead(status: number, headers: object): unknown }).writeHead(problem.status, headers);
   res.end(body);
-}
-
-function tell(
-  context: ApplicationContext,
-  edge: GuardedRequest,
-  { problem, reason }: ProblemError,
-  subject?: string,
-): void {
-  context.events.emit('request-refused', {
-    request: edge.id,
-    method: edge.method,
-    path: edge.path,
-    status: problem.status,
-    code: problem.code,
-    remoteAddress: edge.remoteAddress,
-    detail: reason ?? problem.detail ?? problem.title,
-    ...(subject === undefined ? {} : { subject }),
-  });
 }

@@ -55,6 +55,14 @@ export interface GatewayLimits {
   readonly requestTimeoutMs?: number;
   /** A connection without requests is closed after it, ms. Default 60,000. */
   readonly idleTimeoutMs?: number;
+  /** Size of all messages of one stream in one direction, bytes. Default 64 MiB. */
+  readonly maxStreamBytes?: number;
+  /** Time for a stream as a whole, ms. Default 1 hour. */
+  readonly streamTimeoutMs?: number;
+  /** How long the client of a stream may take nothing, or send nothing of a body, ms. Default 30,000. */
+  readonly streamIdleTimeoutMs?: number;
+  /** How often a silent event stream or WebSocket shows that it is alive, ms. Default 15,000. */
+  readonly heartbeatMs?: number;
 }
 
 export interface GatewayOptions {
@@ -139,6 +147,10 @@ export const limitsSchema = z.strictObject({
   upstreamTimeoutMs: durationMs().default(15_000),
   requestTimeoutMs: durationMs().default(30_000),
   idleTimeoutMs: durationMs().default(60_000),
+  maxStreamBytes: limit({ max: 1024 * KIB * KIB * KIB }).default(64 * KIB * KIB),
+  streamTimeoutMs: durationMs().default(3_600_000),
+  streamIdleTimeoutMs: durationMs().default(30_000),
+  heartbeatMs: durationMs({ min: 10 }).default(15_000),
 });
 
 const hostName = z

@@ -3,7 +3,9 @@ import { request as httpsRequest, type RequestOptions } from 'node:https';
 import { connect, type TLSSocket } from 'node:tls';
 import {
   allow,
+  bidi,
   type Call,
+  clientStream,
   defineContract,
   type EventType,
   type Handlers,
@@ -22,7 +24,9 @@ import { temporaryFolder } from '../temporary-folder.js';
 export const Orders = defineContract('test.orders.v1.Orders', {
   get: unary(z.object({ id: z.string(), times: z.int().min(1).max(5).default(1) }), z.object({ text: z.string() })),
   create: unary(z.object({ id: z.string(), text: z.string().max(20) }), z.object({ text: z.string() })),
-  watch: serverStream(z.object({ id: z.string() }), z.object({ n: z.int() })),
+  watch: serverStream(z.object({ id: z.string() }), z.object({ n: z.int(), text: z.string().optional() })),
+  upload: clientStream(z.object({ id: z.string(), n: z.int() }), z.object({ sum: z.int() })),
+  chat: bidi(z.object({ id: z.string(), n: z.int() }), z.object({ n: z.int() })),
 });
 
 export interface Answer {
@@ -102,6 +106,16 @@ export async function gatewayWorld({
     async *watch({ id }, call) {
       handled.push(call);
       for (let n = 0; n < id.length; n++) yield { n };
+    },
+    async upload(messages, call) {
+      handled.push(call);
+      let sum = 0;
+      for await (const { n } of messages) sum += n;
+      return { sum };
+    },
+    async *chat(messages, call) {
+      handled.push(call);
+      for await (const { n } of messages) yield { n: n + 1 };
     },
     ...handlers,
   });

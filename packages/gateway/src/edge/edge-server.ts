@@ -6,6 +6,7 @@ import {
   type Http2ServerResponse,
 } from 'node:http2';
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { type EventSink, handshakeRefusal, type WebTlsHandle } from '@sallyport/core/spi';
 import type { ResolvedLimits } from '../options.js';
@@ -39,6 +40,7 @@ const CHECK_MS = 500;
 export function edgeServer(
   context: EdgeServerContext,
   onRequest: (req: EdgeIncoming, res: EdgeOutgoing) => void,
+  onUpgrade: (req: IncomingMessage, socket: Duplex, head: Buffer) => void,
 ): EdgeServer {
   const { tls, limits, events } = context;
   const server = createSecureServer(
@@ -112,6 +114,8 @@ export function edgeServer(
   });
   server.on('sessionError', ignore);
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => answerBroken(error, socket as Socket));
+  // Without it Node would serve such requests as if they had not asked.
+  server.on('upgrade', onUpgrade);
   tls.onChange((options) => server.setSecureContext(options));
 
   return {

@@ -49,3 +49,13 @@ export function matches(segments: readonly RouteSegment[], path: string): boolea
     segments.every((segment, index) => 'parameter' in segment || segment.literal === parts[index])
   );
 }
+
+/** The parameters of a path that matches, decoded. */
+export function paramsOf(segments: readonly RouteSegment[], path: string): Record<string, string> {
+  const parts = path.slice(1).split('/');
+  const params: Record<string, string> = {};
+  for (const [index, segment] of segments.entries()) {
+    if ('parameter' in segment) params[segment.parameter] = decodeURIComponent(parts[index] ?? '');
+  }
+  return params;
+}

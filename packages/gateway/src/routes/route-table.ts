@@ -2,11 +2,16 @@ import type { AnyContract } from '@sallyport/core';
 import { type Violation, violation } from '@sallyport/core/spi';
 import { z } from 'zod';
 import type { HttpMethod, Route } from './route.js';
-import { matches, overlap, parseRoutePath, type RouteSegment } from './route-path.js';
+import { matches, overlap, paramsOf, parseRoutePath, type RouteSegment } from './route-path.js';
 
 export interface TableRoute {
   readonly route: Route;
   readonly segments: readonly RouteSegment[];
+}
+
+export interface RouteMatch {
+  readonly route: Route;
+  readonly params: Readonly<Record<string, string>>;
 }
 
 export interface RouteTable {
@@ -16,6 +21,8 @@ export interface RouteTable {
   methodsFor(path: string): readonly HttpMethod[];
   /** The route of a canonical path; HEAD finds that of GET. */
   find(method: string, path: string): Route | undefined;
+  /** The same, with its parameters. */
+  match(method: string, path: string): RouteMatch | undefined;
 }
 
 const METHODS: readonly HttpMethod[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
@@ -44,6 +51,10 @@ export function routeTable(given: readonly Route[], path: string): RouteTable {
     violations,
     find: (method, asked) =>
       routes.find(({ route, segments }) => isFor(route, method) && matches(segments, asked))?.route,
+    match(method, asked) {
+      const found = routes.find(({ route, segments }) => isFor(route, method) && matches(segments, asked));
+      return found && { route: found.route, params: paramsOf(found.segments, asked) };
+    },
     methodsFor: (asked) => [
       ...new Set(
         routes
@@ -92,8 +103,31 @@ function rpcViolations(route: Extract<Route, { kind: 'rpc' }>, at: string): Viol
     const problem = 'there is no such method in the contract: pass one of its methods, e.g. Billing.charge';
     found.push(violation('route-method-unknown', `${at}.target`, problem));
   }
+  const kindProblem = streamProblem(route);
+  if (kindProblem) found.push(violation('option-invalid', `${at}.${kindProblem.option}`, kindProblem.problem));
   if (typeof route.options?.service !== 'string') found.push(violation('option-missing', `${at}.service`));
   return found;
+}
+
+/** What the kind of the method does not allow. */
+function streamProblem({ method, target, options }: Extract<Route, { kind: 'rpc' }>) {
+  const stream = options?.stream;
+  switch (target?.kind) {
+    case 'bidi':
+      if (method !== 'GET') return { option: 'method', problem: 'a WebSocket begins with GET' };
+      return stream === undefined || stream === 'websocket'
+        ? undefined
+        : { option: 'stream', problem: 'messages in both directions need a WebSocket' };
+    case 'serverStream':
+      return stream === 'websocket' ? { option: 'stream', problem: 'a stream of answers is ndjson or sse' } : undefined;
+    case 'clientStream':
+      if (method !== 'POST' && method !== 'PUT' && method !== 'PATCH') {
+        return { option: 'method', problem: 'messages of the client need a body: POST, PUT or PATCH' };
+      }
+      return stream === undefined ? undefined : { option: 'stream', problem: 'the answer is one message' };
+    default:
+      return stream === undefined ? undefined : { option: 'stream', problem: 'the method has one answer, no stream' };
+  }
 }
 
 /** The contract of one method alone: what a client needs for it. */

@@ -34,7 +34,10 @@ export interface RpcRouteOptions<Sent> extends CommonRouteOptions {
   readonly map?: (request: EdgeRequest, body: unknown, principal: Principal | undefined) => Sent;
   /** Repeating it does no harm: it may be retried. Default: GET and HEAD are, nothing else. */
   readonly idempotent?: boolean;
-  /** How a stream of answers is written. Default by `Accept`: `text/event-stream`, else NDJSON. `websocket` for bidi. */
+  /**
+   * How a stream of answers is written. Default by `Accept`: `text/event-stream`, else NDJSON. Methods that stream both ways
+   * are always `websocket`, on a route for GET. Their `timeoutMs` is that of the whole stream, `maxBodyBytes` of one message.
+   */
   readonly stream?: 'ndjson' | 'sse' | 'websocket';
 }
 
