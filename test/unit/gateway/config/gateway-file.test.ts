@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Secret } from '@sallyport/core';
-import { readGatewayFile } from '@sallyport/gateway';
+import { newApiKey, readGatewayFile } from '@sallyport/gateway';
 import { root } from '../../../support/repository.js';
 import { type TemporaryFolder, temporaryFolder } from '../../../support/temporary-folder.js';
 
@@ -58,6 +58,42 @@ describe('gateway.yaml', () => {
     assert.equal(certificate.passphrase.describe(), 'env:WEB_PASSPHRASE');
   });
 
+  it('makes every kind of handler, those that name others among them', async () => {
+    using at = temporaryFolder();
+    const { key: _, record } = newApiKey();
+    at.write('auth.mjs', "export const own = { kind: 'own', check: async () => [], open: async () => undefined };\n");
+
+    const { options, violations } = await read(
+      at,
+      good
+        .replace(
+          '  users: {',
+          `  opaque: { introspection: { endpoint: "https://id.shop.example/i", clientId: shop, clientSecret: env:HOME } }
+  machines: { clientCertificate: { clients: [{ dns: a.example }] } }
+  programs: { apiKey: { keys: [${JSON.stringify(record)}], header: x-key } }
+  own: { custom: ./auth.mjs#own }
+  either: { anyOf: [machines, programs, users] }
+  both: { allOf: [machines, users, own] }
+  users: {`,
+        )
+        .concat(
+          ...['opaque', 'machines', 'programs', 'own', 'either', 'both'].map(
+            (name) => `  - { route: GET /${name}, upstream: files, auth: ${name} }\n`,
+          ),
+        ),
+    );
+
+    assert.deepEqual(violations, []);
+    const handlers = options?.routes.slice(2).map(({ options }) => options.auth) ?? [];
+    assert.deepEqual(
+      handlers.map((handler) => handler?.kind),
+      ['introspection', 'client-certificate', 'api-key', 'own', 'anyOf', 'allOf'],
+    );
+    // Those that need no issuer for it.
+    const checked = await Promise.all(handlers.slice(0, 4).map((handler) => handler?.check()));
+    assert.deepEqual(checked.flat(), []);
+  });
+
   it('is refused with a key that does not exist, wherever it stands', async () => {
     assert.deepEqual(await wrongWith('listen:', 'colour: red\nlisten:'), ['option-unknown gateway.colour']);
     assert.deepEqual(await wrongWith('scopes:', 'scope:'), ['option-unknown gateway.routes[0].scope']);
@@ -102,6 +138,10 @@ describe('gateway.yaml', () => {
     assert.deepEqual(await wrongWith('jwt:', 'jwd:'), [
       'config-reference-broken gateway.auth.users',
       'config-reference-broken gateway.routes[0].auth',
+    ]);
+    assert.deepEqual(await wrongWith('  users: {', '  both: { allOf: [both, user] }\n  users: {'), [
+      'config-reference-broken gateway.auth.both.allOf',
+      'config-reference-broken gateway.auth.both.allOf',
     ]);
     assert.deepEqual(await wrongWith('local:', 'consul:'), ['config-reference-broken gateway.registry']);
   });
