@@ -26,6 +26,7 @@ export { type Gateway, gateway } from './gateway.js';
 export type { RateLimitBy, RateLimitOptions } from './limits/rate-limit.js';
 export { type RedisOptions, redis } from './limits/rate-limit-redis.js';
 export type { RateLimitStore } from './limits/rate-limit-store.js';
+export { type OpenApiOptions, openApiDocument } from './openapi/openapi-document.js';
 export type { GatewayChanges, GatewayLimits, GatewayOptions } from './options.js';
 export { type Problem, ProblemError } from './problem.js';
 export { type Explanation, explainRequest } from './routes/explain.js';

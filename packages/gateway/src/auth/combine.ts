@@ -43,17 +43,17 @@ type Decide = (authenticators: readonly Authenticator[], request: EdgeRequest) =
 
 class Combination implements AuthHandler {
   readonly kind: string;
-  readonly #handlers: readonly AuthHandler[];
+  readonly parts: readonly AuthHandler[];
   readonly #decide: Decide;
 
   constructor(kind: string, handlers: readonly AuthHandler[], decide: Decide) {
     this.kind = kind;
-    this.#handlers = handlers;
+    this.parts = handlers;
     this.#decide = decide;
   }
 
   async check(): Promise<readonly Violation[]> {
-    const found = await Promise.all(this.#handlers.map((handler) => handler.check()));
+    const found = await Promise.all(this.parts.map((handler) => handler.check()));
     return found.flat();
   }
 
@@ -63,7 +63,7 @@ class Combination implements AuthHandler {
       await Promise.all(opened.map((authenticator) => authenticator.close()));
     };
     try {
-      for (const handler of this.#handlers) opened.push(await handler.open(context));
+      for (const handler of this.parts) opened.push(await handler.open(context));
     } catch (error) {
       await close();
       throw error;

@@ -47,6 +47,8 @@ export interface Authenticator {
 /** Made by `jwt({...})`, `apiKey(...)` and their siblings. One handler may serve many routes; it is opened once a gateway. */
 export interface AuthHandler {
   readonly kind: string;
+  /** The handlers that a combination asks, for descriptions of the routes. Left out: it is none. */
+  readonly parts?: readonly AuthHandler[];
   /** Everything that is wrong with the options; empty when `open` will succeed. Keeps nothing open. */
   check(): Promise<readonly Violation[]>;
   open(context: AuthContext): Promise<Authenticator>;
