@@ -74,3 +74,4 @@ export {
   type FieldViolation,
   type StatusDetail,
 } from './transport/status-details.js';
+export type { User } from './user/user.js';

@@ -106,3 +106,5 @@ export type {
   UnaryFlight,
   UnaryResult,
 } from './transport/transport.js';
+export { USER_METADATA_KEY, type UserStatement } from './user/user.js';
+export { type SignedUser, UserSigner } from './user/user-signer.js';

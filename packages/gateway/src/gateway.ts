@@ -16,7 +16,9 @@ import {
   type Clock,
   checkEnvironment,
   EventBus,
+  type EventSink,
   systemClock,
+  type TlsHandle,
   type Violation,
   violation,
   type WebTls,
@@ -46,6 +48,7 @@ import { type RouteTable, routeTable } from './routes/route-table.js';
 import { unaryHandler, unsupportedKind } from './routes/rpc-handler.js';
 import { socketHandler, streamHandler } from './streams/stream-handler.js';
 import type { StreamContext } from './streams/stream-limits.js';
+import { UserTokens } from './user/user-tokens.js';
 
 /** The one HTTPS door in front of the services. */
 export interface Gateway {
@@ -102,6 +105,8 @@ export class GatewayInstance implements Gateway {
   #endpoints: readonly Endpoint[] = [];
   #service: Service | undefined;
   #certificates: WebTlsHandle | undefined;
+  /** Signs what services are told of users. */
+  #identity: TlsHandle | undefined;
   #edge: EdgeServer | undefined;
   #concurrency: ConcurrencyLimit | undefined;
   /** The last is the one in use; those before it have requests under way. */
@@ -215,6 +220,9 @@ export class GatewayInstance implements Gateway {
     const certificates = await this.#tls.open(context);
     this.#opened.push(() => certificates.close());
     this.#certificates = certificates;
+    const identity = await options.identity.open({ events: unheard, clock: this.#clock });
+    this.#opened.push(() => identity.close());
+    this.#identity = identity;
     this.#concurrency = new ConcurrencyLimit(options.limits);
     this.#opened.push(() => this.#closeGenerations());
     this.#generations.push(await this.#openGeneration(this.#plan, options));
@@ -262,6 +270,7 @@ export class GatewayInstance implements Gateway {
     const certificates = this.#certificates as WebTlsHandle;
     const service = this.#service as Service;
     const concurrency = this.#concurrency as ConcurrencyLimit;
+    const users = new UserTokens(this.#identity as TlsHandle, this.#clock, options.userClaims);
     const context = { events: this.events, clock: this.#clock };
     const uncovered = (options.hosts ?? []).filter((host) => !certificates.covers(host));
     if (uncovered.length > 0) {
@@ -297,8 +306,8 @@ export class GatewayInstance implements Gateway {
           const route = table.find(request.headers['access-control-request-method'] ?? '', request.path);
           return cors.preflight(request, route, methods);
         },
-        handlerFor: (route) => this.#handlerFor(route, options, service),
-        socketHandlerFor: (route) => socketHandler(route, this.#streams(options, service)),
+        handlerFor: (route) => this.#handlerFor(route, options, service, users),
+        socketHandlerFor: (route) => socketHandler(route, this.#streams(options, service, users)),
         draining: () => this.#state === 'draining',
       });
       opened.push(() => app.close());
@@ -310,14 +319,14 @@ export class GatewayInstance implements Gateway {
     }
   }
 
-  #handlerFor(route: Route, options: ResolvedGatewayOptions, service: Service): RouteHandler {
+  #handlerFor(route: Route, options: ResolvedGatewayOptions, service: Service, users: UserTokens): RouteHandler {
     if (route.kind !== 'rpc') throw unsupportedKind('http');
-    if (route.target.kind !== 'unary') return streamHandler(route, this.#streams(options, service));
+    if (route.target.kind !== 'unary') return streamHandler(route, this.#streams(options, service, users));
     const { limits } = options;
     const call = unaryHandler(route, {
       service,
       upstreamTimeoutMs: limits.upstreamTimeoutMs,
-      metadata: () => undefined,
+      metadata: users.metadata,
     });
     return async (exchange, reply, body) => {
       const answer = await call(exchange, body);
@@ -329,8 +338,8 @@ export class GatewayInstance implements Gateway {
     };
   }
 
-  #streams({ limits }: ResolvedGatewayOptions, service: Service): StreamContext {
-    return { service, limits, events: this.events, leaving: this.#leaving.signal, metadata: () => undefined };
+  #streams({ limits }: ResolvedGatewayOptions, service: Service, { metadata }: UserTokens): StreamContext {
+    return { service, limits, events: this.events, leaving: this.#leaving.signal, metadata };
   }
 
   async #listen(options: ResolvedGatewayOptions): Promise<void> {
@@ -436,6 +445,9 @@ async function closeAll(opened: (() => void | Promise<void>)[]): Promise<void> {
     }
   }
 }
+
+/** The service behind the door follows the same identity, and tells of it already. */
+const unheard: EventSink = { emit: () => {} };
 
 function stagesOf(...stages: readonly (Stage | undefined)[]): Stage[] {
   return stages.filter((stage) => stage !== undefined);

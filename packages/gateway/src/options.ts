@@ -84,6 +84,8 @@ export interface GatewayOptions {
   readonly registry: Registry;
   /** All that can be reached. What is not listed is 404. */
   readonly routes: readonly Route[];
+  /** Claims of a user that services are told beside subject, issuer and scopes, e.g. `email`. Default none. */
+  readonly userClaims?: readonly string[];
   /** Which pages of other origins may call. Left out: none. */
   readonly cors?: CorsOptions;
   /** Proxies in front of the gateway whose `X-Forwarded-For` is believed, e.g. `10.1.0.0/16`. Left out: none. */
@@ -117,6 +119,7 @@ export interface ResolvedGatewayOptions {
   readonly identity: TlsSource;
   readonly registry: Registry;
   readonly routes: readonly Route[];
+  readonly userClaims: readonly string[];
   readonly trustedProxies: readonly string[];
   readonly limits: ResolvedLimits;
   readonly drain: { readonly spreadMs: number; readonly graceMs: number };
@@ -170,6 +173,7 @@ const schema = z.strictObject({
   routes: z.array(
     z.custom<Route>((value) => typeof value === 'object' && value !== null && 'kind' in value, 'expected route(...)'),
   ),
+  userClaims: z.array(z.string().min(1).max(200)).max(50).default([]),
   // Checked by itself, together with what the routes say about it.
   cors: z.unknown().optional(),
   trustedProxies: trustedProxiesSchema.default([]),

@@ -76,6 +76,8 @@ export interface GatewayWorldOptions extends Partial<Omit<GatewayOptions, 'tls' 
   readonly tls?: Partial<GatewayOptions['tls']>;
   /** Of the service, in place of those that answer. */
   readonly handlers?: Partial<Handlers<typeof Orders>>;
+  /** Whether the service hears the gateway when it says for whom it calls. Default true. */
+  readonly knowsUsers?: boolean;
   /** Makes the gateway in another way than by `gateway(options)`; `identity` are the files of its own. */
   readonly open?: (options: GatewayOptions, identity: IdentityFiles) => Promise<Gateway>;
 }
@@ -84,6 +86,7 @@ export interface GatewayWorldOptions extends Partial<Omit<GatewayOptions, 'tls' 
 export async function gatewayWorld({
   tls: tlsOptions,
   handlers,
+  knowsUsers = true,
   open = async (options) => gateway(options),
   ...options
 }: GatewayWorldOptions = {}): Promise<GatewayWorld> {
@@ -93,6 +96,7 @@ export async function gatewayWorld({
   const events: SallyportEvent[] = [];
   const service = world.service('orders', {
     authorize: [allow({ from: world.id('gateway'), to: 'test.orders.v1.Orders/*' })],
+    ...(knowsUsers ? { users: { from: world.id('gateway') } } : {}),
   });
   service.handle(Orders, {
     get({ id, times }, call) {

@@ -61,10 +61,10 @@ export function verifyPeer(presented: PresentedPeer, material: TlsMaterial, now 
 }
 
 /**
- * OpenSSL has accepted *a* chain, not necessarily this one: a CA of another domain can certify the key of an intermediate
+ * Whether an issuer counts as one now. OpenSSL has accepted *a* chain, not necessarily this one: a CA of another domain can certify the key of an intermediate
  * that has expired or was revoked, and so pass OpenSSL with what may prove nothing any more.
  */
-function maySign(issuer: X509Certificate, material: TlsMaterial, now: number): boolean {
+export function maySign(issuer: X509Certificate, material: TlsMaterial, now: number): boolean {
   return (
     checkSigner(issuer.raw).ok &&
     Date.parse(issuer.validTo) > now &&

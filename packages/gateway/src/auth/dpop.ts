@@ -16,6 +16,12 @@ const MAX_JTI_LENGTH = 256;
 /** Proofs that are remembered: 3,000 a second within the age. More are refused, for a forgotten one could come again. */
 const MAX_REMEMBERED = 200_000;
 
+/**
+ * Hash of key and `jti`, with the end of its time, in the order of their arrival. One for the process: a gateway that is
+ * configured anew opens its handlers anew, and a proof must not be good once more after it.
+ */
+const seen = new Map<string, number>();
+
 export interface ProofProblem {
   readonly status: 400 | 401 | 503;
   readonly reason: string;
@@ -24,8 +30,6 @@ export interface ProofProblem {
 /** Judges proofs of possession (RFC 9449 section 4.3), each of which is good for one request. */
 export class DpopProofs {
   readonly #clock: Clock;
-  /** Hash of key and `jti`, with the end of its time, in the order of their arrival. */
-  readonly #seen = new Map<string, number>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -74,14 +78,14 @@ export class DpopProofs {
     if (typeof jti !== 'string' || jti === '' || jti.length > MAX_JTI_LENGTH)
       return wrong('the proof has no usable id');
     const now = this.#clock.now();
-    for (const [oldest, until] of this.#seen) {
+    for (const [oldest, until] of seen) {
       if (until > now) break;
-      this.#seen.delete(oldest);
+      seen.delete(oldest);
     }
     const id = createHash('sha256').update(`${thumbprint} ${jti}`).digest('base64url');
-    if (this.#seen.has(id)) return wrong('the proof was used before');
-    if (this.#seen.size >= MAX_REMEMBERED) return { status: 503, reason: 'more proofs came than can be remembered' };
-    this.#seen.set(id, now + MAX_AGE_MS + MAX_AHEAD_MS);
+    if (seen.has(id)) return wrong('the proof was used before');
+    if (seen.size >= MAX_REMEMBERED) return { status: 503, reason: 'more proofs came than can be remembered' };
+    seen.set(id, now + MAX_AGE_MS + MAX_AHEAD_MS);
     return undefined;
   }
 }

@@ -1,0 +1,64 @@
+import {
+  type Clock,
+  defaultIdentityTemplate,
+  parseIdentityTemplate,
+  type SignedUser,
+  type TlsHandle,
+  USER_METADATA_KEY,
+  UserSigner,
+} from '@sallyport/core/spi';
+import type { Principal } from '../auth/handler.js';
+import type { CallMetadata } from '../routes/rpc-handler.js';
+
+interface Remembered extends SignedUser {
+  /** Ms since the epoch; from then on a new one is made. */
+  readonly renewAt: number;
+  readonly generation: number;
+}
+
+const template = parseIdentityTemplate(defaultIdentityTemplate);
+
+/**
+ * Tells each service for whom the gateway calls it: a token for that service alone, of at most 60 s, made anew at two thirds
+ * of its life. One is kept for each service as long as the principal itself is remembered.
+ */
+export class UserTokens {
+  readonly #tls: TlsHandle;
+  readonly #clock: Clock;
+  readonly #signer: UserSigner;
+  readonly #claims: readonly string[];
+  readonly #remembered = new WeakMap<Principal, Map<string, Remembered>>();
+
+  /** `claims` are the names of those that are passed on. */
+  constructor(tls: TlsHandle, clock: Clock, claims: readonly string[]) {
+    this.#tls = tls;
+    this.#clock = clock;
+    this.#signer = new UserSigner(tls, clock);
+    this.#claims = claims;
+  }
+
+  /** Undefined where nobody was authenticated: the service then knows of no user. */
+  readonly metadata: CallMetadata = ({ principal, route }) => {
+    if (!principal || route.kind !== 'rpc') return undefined;
+    return { [USER_METADATA_KEY]: this.#tokenFor(principal, route.options.service) };
+  };
+
+  #tokenFor(principal: Principal, service: string): string {
+    const now = this.#clock.now();
+    const { generation } = this.#signer;
+    const tokens = this.#remembered.get(principal) ?? new Map<string, Remembered>();
+    this.#remembered.set(principal, tokens);
+    const known = tokens.get(service);
+    if (known && known.renewAt > now && known.generation === generation) return known.token;
+    const audience = template.idFor(this.#tls.current().identity.trustDomain, service).toString();
+    const signed = this.#signer.sign({ ...principal, claims: this.#chosen(principal) }, audience);
+    tokens.set(service, { ...signed, renewAt: now + ((signed.expiresAt - now) * 2) / 3, generation });
+    return signed.token;
+  }
+
+  /** A claim that the user does not have stays absent. */
+  #chosen({ claims }: Principal): Readonly<Record<string, unknown>> {
+    const named = this.#claims.filter((name) => Object.hasOwn(claims, name));
+    return Object.fromEntries(named.map((name) => [name, claims[name]]));
+  }
+}
