@@ -288,6 +288,7 @@ const cases: Readonly<Record<Exclude<ViolationId, keyof typeof shownElsewhere>, 
   'auth-key-private': at('jwt.jwks.keys', () => tokens({ jwks: { keys: [{ ...verifying, d: 'AAAA' }] } })),
   'auth-source-insecure': at('jwt.jwks.url', () => tokens({ jwks: { url: 'http://127.0.0.1:1/keys' } })),
   'auth-source-unavailable': at('jwt.jwks.url', () => tokens({ jwks: { url: 'https://127.0.0.1:1/keys' } })),
+  'admin-exposed': at('gateway.admin.listen', ({ port }) => ({ gateway: { admin: { listen: `0.0.0.0:${port}` } } })),
   'gateway-host-uncovered': at('gateway.hosts', () => ({ gateway: { hosts: ['admin.test'] } })),
 };
 

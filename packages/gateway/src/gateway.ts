@@ -26,6 +26,7 @@ import {
   webTls,
 } from '@sallyport/core/spi';
 import { client } from '@sallyport/transport-mtls';
+import { adminServer } from './admin/admin-server.js';
 import { type Application, application, type RouteHandler } from './application.js';
 import { AuthHandlers, distinctHandlers } from './auth/authentication-stage.js';
 import { Cors } from './cors.js';
@@ -43,6 +44,7 @@ import {
   type ResolvedGatewayOptions,
   withChanges,
 } from './options.js';
+import { openApiDocument } from './openapi/openapi-document.js';
 import type { Route } from './routes/route.js';
 import { type RouteTable, routeTable } from './routes/route-table.js';
 import { unaryHandler, unsupportedKind } from './routes/rpc-handler.js';
@@ -58,6 +60,8 @@ export interface Gateway {
   readonly readiness: Readiness;
   /** Where it listens; empty before `start` and after `stop`. */
   readonly endpoints: readonly Endpoint[];
+  /** Where health, readiness and the description of the routes are; undefined without `admin`, and before `start`. */
+  readonly adminEndpoint: Endpoint | undefined;
   /** Listens to one type of event, or to all (`*`). Returns the function that unsubscribes. */
   on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
   on(type: '*', listener: EventListener): () => void;
@@ -85,6 +89,7 @@ export function gateway(options: GatewayOptions): Gateway {
 
 /** One list of routes in use, with everything that was opened for it. */
 interface Generation {
+  readonly routes: readonly Route[];
   readonly application: Application;
   close(): Promise<void>;
 }
@@ -103,6 +108,7 @@ export class GatewayInstance implements Gateway {
   readonly #leaving = new AbortController();
   #state: ServiceState = 'created';
   #endpoints: readonly Endpoint[] = [];
+  #adminEndpoint: Endpoint | undefined;
   #service: Service | undefined;
   #certificates: WebTlsHandle | undefined;
   /** Signs what services are told of users. */
@@ -130,6 +136,10 @@ export class GatewayInstance implements Gateway {
 
   get endpoints(): readonly Endpoint[] {
     return this.#endpoints;
+  }
+
+  get adminEndpoint(): Endpoint | undefined {
+    return this.#adminEndpoint;
   }
 
   get readiness(): Readiness {
@@ -174,6 +184,7 @@ export class GatewayInstance implements Gateway {
       this.#become('validated');
       await this.#open(options);
       await this.#listen(options);
+      await this.#openAdmin(options);
       this.#become('listening');
       this.#become('ready');
     } catch (error) {
@@ -312,7 +323,7 @@ export class GatewayInstance implements Gateway {
       });
       opened.push(() => app.close());
       await app.ready();
-      return { application: app, close: () => closeAll(opened) };
+      return { routes: options.routes, application: app, close: () => closeAll(opened) };
     } catch (error) {
       await closeAll(opened);
       throw error;
@@ -360,6 +371,27 @@ export class GatewayInstance implements Gateway {
       address: `${address}:${port}`,
       ...(allowWildcardBind ? { reason: allowWildcardBind.reason } : {}),
     });
+  }
+
+  async #openAdmin({ admin }: ResolvedGatewayOptions): Promise<void> {
+    if (!admin) return;
+    const { listen } = admin;
+    const { host = '', port } = this.#endpoints[0] ?? {};
+    const name = this.#plan.parsed.value?.hosts?.[0] ?? host;
+    const server = `https://${name}${port === 443 ? '' : `:${port}`}`;
+    const self = this;
+    const opened = await adminServer(listen, {
+      name: this.name,
+      get state() {
+        return self.state;
+      },
+      get readiness() {
+        return self.readiness;
+      },
+      document: () => openApiDocument(this.#generations.at(-1)?.routes ?? [], { title: this.name, server }),
+    });
+    this.#opened.push(() => opened.close());
+    this.#adminEndpoint = opened.endpoint;
   }
 
   async #stop(): Promise<void> {

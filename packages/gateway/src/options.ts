@@ -4,6 +4,7 @@ import {
   type Clock,
   durationMs,
   type Endpoint,
+  isLoopback,
   limit,
   type ParsedOptions,
   parseOptions,
@@ -93,6 +94,11 @@ export interface GatewayOptions {
   readonly limits?: GatewayLimits;
   /** Quotas of requests. Left out: none. */
   readonly rateLimit?: readonly RateLimitOptions[];
+  /** Health, readiness and the description of the routes, in clear text for this machine alone. Left out: nowhere. */
+  readonly admin?: {
+    /** `127.0.0.1:9090`; an address of another machine's reach is refused. */
+    readonly listen: string;
+  };
   readonly drain?: {
     /** Time for clients to learn that this gateway drains, ms. Default 500. */
     readonly spreadMs?: number;
@@ -122,6 +128,7 @@ export interface ResolvedGatewayOptions {
   readonly userClaims: readonly string[];
   readonly trustedProxies: readonly string[];
   readonly limits: ResolvedLimits;
+  readonly admin: { readonly listen: Endpoint } | undefined;
   readonly drain: { readonly spreadMs: number; readonly graceMs: number };
 }
 
@@ -180,6 +187,14 @@ const schema = z.strictObject({
   limits: limitsSchema.prefault({}),
   // Checked by itself, together with what the routes say about it.
   rateLimit: z.unknown().optional(),
+  admin: z
+    .strictObject({
+      listen: bindAddress().refine(({ host }) => isLoopback(host), {
+        params: { violation: 'admin-exposed' },
+        error: 'expected an address of this machine alone, e.g. 127.0.0.1:9090',
+      }),
+    })
+    .optional(),
   drain: z
     .strictObject({
       spreadMs: z.number().int().min(0).max(600_000).default(500),

@@ -254,6 +254,11 @@ const entries = {
     problem: 'pages that nobody trusts could read the answers',
     fix: 'name exact origins, e.g. https://shop.example',
   },
+  'admin-exposed': {
+    severity: 'critical',
+    problem: 'other machines could reach what is told to this one alone, in clear text and without asking who they are',
+    fix: 'listen on loopback, e.g. 127.0.0.1:9090',
+  },
   'config-file-invalid': {
     severity: 'high',
     problem: 'the configuration file cannot be read or is not YAML',

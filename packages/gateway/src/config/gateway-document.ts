@@ -51,6 +51,8 @@ export const documentSchema = z.strictObject({
   trustedProxies: z.unknown().optional(),
   limits: z.unknown().optional(),
   rateLimit: z.array(z.looseObject({ store: z.string().optional() })).optional(),
+  admin: z.unknown().optional(),
+  userClaims: z.unknown().optional(),
   drain: z.unknown().optional(),
 });
 
@@ -82,6 +84,8 @@ const editorSchema = documentSchema.extend({
   cors: corsSchema.optional(),
   trustedProxies: z.array(z.string()).optional().describe('CIDRs of proxies whose X-Forwarded-For is believed'),
   limits: limitsSchema.optional(),
+  admin: z.strictObject({ listen: z.string() }).optional().describe('Loopback only: health, readiness, routes'),
+  userClaims: z.array(z.string()).optional().describe('Claims of users that services are told'),
   drain: z.strictObject({ spreadMs: z.int().optional(), graceMs: z.int().optional() }).optional(),
 });
 
