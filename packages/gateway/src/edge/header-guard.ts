@@ -29,7 +29,7 @@ const SINGLE = new Set([
  * claim, and nothing behind the edge may see it (T51). `_` and `-` are one letter to CGI and to many frameworks.
  */
 const SPOOFABLE =
-  /^(?:x-forwarded-.*|forwarded|x-real-ip|x-original-.*|x-rewrite-.*|x-envoy-.*|x-client-.*|client-cert.*|x-ssl-.*|ssl-.*|x-user.*|x-auth-.*|x-authenticated-.*|x-remote-.*|remote-.*|x-identity.*|x-sallyport-.*|x-consumer-.*|x-spiffe-.*|x-http-method.*|x-method-override|grpc-.*|true-client-ip|cf-connecting-ip|x-cluster-client-ip|proxy)$/;
+  /^(?:x-forwarded-.*|forwarded|x-real-ip|x-original-.*|x-rewrite-.*|x-envoy-.*|x-client-.*|client-cert.*|x-ssl-.*|ssl-.*|x-user.*|x-auth-.*|x-authenticated-.*|x-remote-.*|remote-.*|x-identity.*|(?:x-)?sallyport-.*|x-consumer-.*|x-spiffe-.*|x-http-method.*|x-method-override|grpc-.*|true-client-ip|cf-connecting-ip|x-cluster-client-ip|proxy)$/;
 
 /** RFC 9110 section 7.6.1: they belong to one connection, and so does whatever `Connection` names. */
 const HOP_BY_HOP = new Set([

@@ -39,21 +39,27 @@ export class UserTokens {
 
   /** Undefined where nobody was authenticated: the service then knows of no user. */
   readonly metadata: CallMetadata = ({ principal, route }) => {
-    if (!principal || route.kind !== 'rpc') return undefined;
-    return { [USER_METADATA_KEY]: this.#tokenFor(principal, route.options.service) };
+    if (!principal) return undefined;
+    const target = route.kind === 'rpc' ? route.options.service : route.options.upstream;
+    return { [USER_METADATA_KEY]: this.#tokenFor(principal, target) };
   };
 
-  #tokenFor(principal: Principal, service: string): string {
+  #tokenFor(principal: Principal, target: string): string {
     const now = this.#clock.now();
     const { generation } = this.#signer;
     const tokens = this.#remembered.get(principal) ?? new Map<string, Remembered>();
     this.#remembered.set(principal, tokens);
-    const known = tokens.get(service);
+    const known = tokens.get(target);
     if (known && known.renewAt > now && known.generation === generation) return known.token;
-    const audience = template.idFor(this.#tls.current().identity.trustDomain, service).toString();
-    const signed = this.#signer.sign({ ...principal, claims: this.#chosen(principal) }, audience);
-    tokens.set(service, { ...signed, renewAt: now + ((signed.expiresAt - now) * 2) / 3, generation });
+    const signed = this.#signer.sign({ ...principal, claims: this.#chosen(principal) }, this.#audienceOf(target));
+    tokens.set(target, { ...signed, renewAt: now + ((signed.expiresAt - now) * 2) / 3, generation });
     return signed.token;
+  }
+
+  /** The SPIFFE ID of a service, or the address of a program that the registry does not know. */
+  #audienceOf(target: string): string {
+    if (URL.canParse(target)) return new URL(target).origin;
+    return template.idFor(this.#tls.current().identity.trustDomain, target).toString();
   }
 
   /** A claim that the user does not have stays absent. */
