@@ -56,6 +56,18 @@ describe('examples', function () {
     });
   });
 
+  it('05-gateway logs in at an OpenID provider, calls, and is refused without token, scope, origin or quota', async () => {
+    const { code, stdout, stderr } = await example('05-gateway/run.js', '--check');
+
+    assert.equal(code, 0, stdout + stderr);
+    assert.match(stdout, /^nobody reaches stock: 404 /m);
+    assert.match(stdout, /^charging without a token: 401 .*credential-missing/m);
+    assert.match(stdout, /^bob, who may only read: 403 .*scope-missing/m);
+    assert.match(stdout, /^ada, logged in: 200 .*"payer":"ada"/m);
+    assert.match(stdout, /^a page from elsewhere: 403 .*origin-forbidden/m);
+    assert.match(stdout, /^and once too often: 429 .*rate-limited/m);
+  });
+
   it('the demo keeps every promise it makes', async () => {
     const { code, stdout } = await example('demo/demo.js');
 
@@ -81,6 +93,6 @@ function folderOf(stdout: string): string {
   return /tls\.key: (.+)\/careless\.key has mode/.exec(stdout)?.[1] ?? '/';
 }
 
-function example(path: string): Promise<Exit> {
-  return runNode([join(root, 'examples', 'dist', path)], { timeoutMs: 45_000 });
+function example(path: string, ...args: string[]): Promise<Exit> {
+  return runNode([join(root, 'examples', 'dist', path), ...args], { timeoutMs: 45_000 });
 }

@@ -113,9 +113,8 @@ async function readOrTell(flags: GatewayFlags, terminal: Terminal): Promise<Gate
 }
 
 function destinationOf(route: Route): string {
-  return route.kind === 'rpc'
-    ? `${route.target.path.slice(1)} of ${route.options.service}`
-    : `${route.options.upstream} over HTTP`;
+  if (route.kind === 'rpc') return `${route.target.path.slice(1)} of ${route.options.service}`;
+  return route.kind === 'http' ? `${route.options.upstream} over HTTP` : 'the gateway itself';
 }
 
 function accessOf({ options }: Route): string {
