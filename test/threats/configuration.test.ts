@@ -14,7 +14,7 @@ import {
   tls,
   type ViolationId,
 } from '@sallyport/core';
-import { type Gateway, gateway, type JwtOptions, jwt, type Route, redis, route } from '@sallyport/gateway';
+import { type Gateway, gateway, httpRoute, type JwtOptions, jwt, type Route, redis, route } from '@sallyport/gateway';
 import { type Authority, createAuthority, type IdentityFiles } from '@sallyport/pki';
 import { createService, registry, server } from 'sallyport';
 import { Echo } from '../support/echo.js';
@@ -276,12 +276,14 @@ const cases: Readonly<Record<Exclude<ViolationId, keyof typeof shownElsewhere>, 
   'route-invalid': at('gateway.routes[0].path', () => routes({ path: '/v1/*' })),
   'route-method-unknown': at('gateway.routes[0].target', () => routes({ target: {} })),
   'cors-origin-unsafe': at('gateway.cors.origins[0]', () => ({ gateway: { cors: { origins: ['*'] } } })),
+  'upstream-plaintext': at('gateway.routes[0].upstream', () => ({
+    gateway: { routes: [httpRoute('GET', '/', { upstream: 'http://10.0.0.7', public: true })] },
+  })),
   'rate-limit-failure-undeclared': at('gateway.rateLimit[0].onStoreFailure', (place) => ({
     gateway: { rateLimit: [{ ...quota, store: redisAt(place, {}) }] },
   })),
   'store-plaintext': at('redis.url', (place) => sharedQuota(place, { url: 'redis://127.0.0.1:6379' })),
   'store-anonymous': at('redis.password', (place) => sharedQuota(place, { password: undefined })),
-  'store-url-credentials': at('redis.url', (place) => sharedQuota(place, { url: 'rediss://me:pw@127.0.0.1:6379' })),
   'auth-token-unpinned': at('jwt.audience', () => tokens({ audience: undefined })),
   'auth-algorithm-unsafe': at('jwt.algorithms[0]', () => tokens({ algorithms: ['none'] })),
   'auth-key-weak': at('jwt.jwks.keys', () => tokens({ jwks: { keys: [{ kty: 'RSA', n: 'AQAB', e: 'AQAB' }] } })),

@@ -36,6 +36,7 @@ import { type EdgeServer, edgeServer } from './edge/edge-server.js';
 import type { Stage } from './exchange.js';
 import { ConcurrencyLimit } from './limits/concurrency-limit.js';
 import { RateLimits } from './limits/rate-limit.js';
+import { openApiDocument } from './openapi/openapi-document.js';
 import {
   type GatewayChanges,
   type GatewayOptions,
@@ -44,10 +45,11 @@ import {
   type ResolvedGatewayOptions,
   withChanges,
 } from './options.js';
-import { openApiDocument } from './openapi/openapi-document.js';
+import { proxyHandler } from './proxy/proxy-handler.js';
+import { Upstreams } from './proxy/upstreams.js';
 import type { Route } from './routes/route.js';
 import { type RouteTable, routeTable } from './routes/route-table.js';
-import { unaryHandler, unsupportedKind } from './routes/rpc-handler.js';
+import { unaryHandler } from './routes/rpc-handler.js';
 import { socketHandler, streamHandler } from './streams/stream-handler.js';
 import type { StreamContext } from './streams/stream-limits.js';
 import { UserTokens } from './user/user-tokens.js';
@@ -296,6 +298,8 @@ export class GatewayInstance implements Gateway {
       opened.push(() => handlers.close());
       const rates = await rateLimits.open(context);
       opened.push(() => rates.close());
+      const upstreams = await this.#openUpstreams(options);
+      if (upstreams) opened.push(() => upstreams.close());
       const app = await application({
         limits: options.limits,
         events: this.events,
@@ -317,7 +321,7 @@ export class GatewayInstance implements Gateway {
           const route = table.find(request.headers['access-control-request-method'] ?? '', request.path);
           return cors.preflight(request, route, methods);
         },
-        handlerFor: (route) => this.#handlerFor(route, options, service, users),
+        handlerFor: (route) => this.#handlerFor(route, options, service, users, upstreams),
         socketHandlerFor: (route) => socketHandler(route, this.#streams(options, service, users)),
         draining: () => this.#state === 'draining',
       });
@@ -330,10 +334,19 @@ export class GatewayInstance implements Gateway {
     }
   }
 
-  #handlerFor(route: Route, options: ResolvedGatewayOptions, service: Service, users: UserTokens): RouteHandler {
-    if (route.kind !== 'rpc') throw unsupportedKind('http');
-    if (route.target.kind !== 'unary') return streamHandler(route, this.#streams(options, service, users));
+  #handlerFor(
+    route: Route,
+    options: ResolvedGatewayOptions,
+    service: Service,
+    users: UserTokens,
+    upstreams: Upstreams | undefined,
+  ): RouteHandler {
     const { limits } = options;
+    if (route.kind === 'http') {
+      if (!upstreams) throw new TypeError('the services of HTTP routes were not opened');
+      return proxyHandler(route, upstreams.of(route), { limits, events: this.events, metadata: users.metadata });
+    }
+    if (route.target.kind !== 'unary') return streamHandler(route, this.#streams(options, service, users));
     const call = unaryHandler(route, {
       service,
       upstreamTimeoutMs: limits.upstreamTimeoutMs,
@@ -347,6 +360,12 @@ export class GatewayInstance implements Gateway {
         .type('application/json; charset=utf-8')
         .send(JSON.stringify(answer));
     };
+  }
+
+  async #openUpstreams({ routes, registry }: ResolvedGatewayOptions): Promise<Upstreams | undefined> {
+    if (routes.every(({ kind }) => kind !== 'http')) return undefined;
+    const tls = this.#identity as TlsHandle;
+    return Upstreams.open({ name: this.name, tls, registry, events: this.events, clock: this.#clock });
   }
 
   #streams({ limits }: ResolvedGatewayOptions, service: Service, { metadata }: UserTokens): StreamContext {

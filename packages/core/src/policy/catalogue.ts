@@ -310,6 +310,11 @@ const entries = {
     problem: 'the issuer of the tokens cannot be asked, so nobody could be let in',
     fix: 'check the address and its certificate, or give keys to begin with: jwks: { url, keys }',
   },
+  'upstream-plaintext': {
+    severity: 'critical',
+    problem: 'requests would go on to the service in clear text, to whoever answers there',
+    fix: 'give an https:// address and who must answer there (expect), or the name of a service',
+  },
   'rate-limit-failure-undeclared': {
     severity: 'high',
     problem: 'nobody has decided what happens to requests while the shared store is down',
@@ -324,11 +329,6 @@ const entries = {
     severity: 'critical',
     problem: 'the store would be used without a password; whoever reaches it can lift every limit',
     fix: 'give the password of a user of its own as a Secret, e.g. password: secret.file("/run/secrets/redis")',
-  },
-  'store-url-credentials': {
-    severity: 'critical',
-    problem: 'the address of the store holds credentials; addresses end up in logs and process lists',
-    fix: 'remove them from the address and give them as a Secret',
   },
 } as const satisfies Record<string, Entry>;
 

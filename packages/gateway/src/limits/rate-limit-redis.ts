@@ -251,15 +251,17 @@ function urlProblem(text: string) {
   } catch {
     return { id: 'option-invalid', message: 'expected rediss://host:port' } as const;
   }
-  if (url.username !== '' || url.password !== '') {
-    const message = 'the address holds credentials; addresses end up in logs and process lists';
-    return { id: 'store-url-credentials', message } as const;
-  }
   if (url.protocol !== 'rediss:') {
     const message = 'the address is not rediss://: password and counts would travel in clear text';
     return { id: 'store-plaintext', message } as const;
   }
-  if (url.hostname === '' || !/^(?:|\/|\/\d{1,4})$/.test(url.pathname) || url.search !== '' || url.hash !== '') {
+  if (
+    url.hostname === '' ||
+    url.username !== '' ||
+    !/^(?:|\/|\/\d{1,4})$/.test(url.pathname) ||
+    url.search !== '' ||
+    url.hash !== ''
+  ) {
     return { id: 'option-invalid', message: 'expected rediss://host:port/database' } as const;
   }
   return undefined;

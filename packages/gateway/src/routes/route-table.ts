@@ -1,6 +1,7 @@
 import type { AnyContract } from '@sallyport/core';
 import { type Violation, violation } from '@sallyport/core/spi';
 import { z } from 'zod';
+import { upstreamViolations } from '../proxy/upstream-address.js';
 import type { HttpMethod, Route } from './route.js';
 import { matches, overlap, paramsOf, parseRoutePath, type RouteSegment } from './route-path.js';
 
@@ -92,6 +93,7 @@ function routeViolations(route: Route, at: string): Violation[] {
     found.push(violation('option-invalid', `${at}.scopes`, 'nobody is asked on a public route, so nobody has scopes'));
   }
   if (route.kind === 'rpc') found.push(...rpcViolations(route, at));
+  if (route.kind === 'http') found.push(...httpViolations(route, at));
   return found;
 }
 
@@ -106,6 +108,16 @@ function rpcViolations(route: Extract<Route, { kind: 'rpc' }>, at: string): Viol
   const kindProblem = streamProblem(route);
   if (kindProblem) found.push(violation('option-invalid', `${at}.${kindProblem.option}`, kindProblem.problem));
   if (typeof route.options?.service !== 'string') found.push(violation('option-missing', `${at}.service`));
+  return found;
+}
+
+function httpViolations({ options }: Extract<Route, { kind: 'http' }>, at: string): Violation[] {
+  const found = upstreamViolations(options?.upstream, options?.expect, at);
+  const passes: unknown = options?.passes ?? [];
+  if (!Array.isArray(passes) || passes.some((name) => name !== 'authorization' && name !== 'cookie')) {
+    const problem = 'expected authorization or cookie: whatever else names the user comes from the gateway alone';
+    found.push(violation('option-invalid', `${at}.passes`, problem));
+  }
   return found;
 }
 

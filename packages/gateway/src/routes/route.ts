@@ -46,7 +46,13 @@ export interface HttpRouteOptions extends CommonRouteOptions {
   readonly upstream: string;
   /** Who must answer there. Required for addresses; follows from the name for services. */
   readonly expect?: IdentityMatcher;
+  /** Repeating it does no harm: it may be sent to another instance when one fails. Default: GET and HEAD are, nothing else. */
   readonly idempotent?: boolean;
+  /**
+   * Credentials of the client that the service sees; with `cookie` it may set some too, without those that begin with
+   * `__Host-`, which are the gateway's. Default: none; the service learns of the user from the gateway.
+   */
+  readonly passes?: readonly ('authorization' | 'cookie')[];
 }
 
 /** One line of the list of what can be reached. Made by `route` and `httpRoute`. */

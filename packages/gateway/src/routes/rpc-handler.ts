@@ -1,6 +1,5 @@
 import type { CallOptions, Service } from '@sallyport/core';
 import type { Exchange } from '../exchange.js';
-import { ProblemError } from '../problem.js';
 import { defaultMessage } from './message.js';
 import type { Route } from './route.js';
 import { contractOfMethod } from './route-table.js';
@@ -39,9 +38,4 @@ export function unaryHandler(route: RpcRoute, context: RpcContext): UnaryHandler
 /** RFC 9110 section 9.3: a body of the others has no defined meaning. */
 export function hasBody(method: string): boolean {
   return method === 'POST' || method === 'PUT' || method === 'PATCH';
-}
-
-/** A client's own request is its own fault before it is the service's. */
-export function unsupportedKind(kind: string): ProblemError {
-  return new ProblemError({ status: 501, code: 'not-implemented', title: `Methods of kind ${kind} need a stream` });
 }

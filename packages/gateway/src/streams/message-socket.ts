@@ -1,6 +1,6 @@
 import type { RawData, WebSocket } from 'ws';
+import { streamTooLong } from '../edge/paced-writer.js';
 import { ProblemError } from '../problem.js';
-import { streamTooLong } from './answer-stream.js';
 import type { StreamLimits } from './stream-limits.js';
 
 /** How long a closed WebSocket may take to say goodbye, ms. */
