@@ -94,7 +94,7 @@ export async function application(context: ApplicationContext): Promise<Applicat
       }
     });
     for (const { route } of context.table.routes) {
-      if (route.kind === 'rpc' && !isUpload(route)) addRoute(scope, route, context);
+      if (route.kind !== 'http' && !isUpload(route)) addRoute(scope, route, context);
     }
   });
   await fastify.register(async (scope) => {

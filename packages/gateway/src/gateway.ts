@@ -47,6 +47,7 @@ import {
 } from './options.js';
 import { proxyHandler } from './proxy/proxy-handler.js';
 import { Upstreams } from './proxy/upstreams.js';
+import { localHandler } from './routes/local-handler.js';
 import type { Route } from './routes/route.js';
 import { type RouteTable, routeTable } from './routes/route-table.js';
 import { unaryHandler } from './routes/rpc-handler.js';
@@ -342,6 +343,7 @@ export class GatewayInstance implements Gateway {
     upstreams: Upstreams | undefined,
   ): RouteHandler {
     const { limits } = options;
+    if (route.kind === 'local') return localHandler(route);
     if (route.kind === 'http') {
       if (!upstreams) throw new TypeError('the services of HTTP routes were not opened');
       return proxyHandler(route, upstreams.of(route), { limits, events: this.events, metadata: users.metadata });

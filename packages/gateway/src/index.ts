@@ -10,6 +10,8 @@ export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } f
 export { type IntrospectionOptions, oauth2 } from './auth/introspection.js';
 export { jwt } from './auth/jwt.js';
 export type { JwtAlgorithm, JwtOptions } from './auth/jwt-options.js';
+export { type Login, login } from './auth/login/login.js';
+export type { LoginOptions } from './auth/login/options.js';
 export type { TokenBinding } from './auth/token-authenticator.js';
 export { type LoadGatewayOptions, loadGateway } from './config/file-gateway.js';
 export { gatewayFileJsonSchema } from './config/gateway-document.js';
@@ -29,12 +31,15 @@ export type { RateLimitStore } from './limits/rate-limit-store.js';
 export { type OpenApiOptions, openApiDocument } from './openapi/openapi-document.js';
 export type { GatewayChanges, GatewayLimits, GatewayOptions } from './options.js';
 export { type Problem, ProblemError } from './problem.js';
+export type { CacheOptions } from './resilience/answer-cache.js';
 export { type Explanation, explainRequest } from './routes/explain.js';
 export {
   type CommonRouteOptions,
   type HttpMethod,
   type HttpRouteOptions,
   httpRoute,
+  type LocalAnswer,
+  type LocalRoute,
   type Route,
   type RouteAccess,
   type RpcRouteOptions,

@@ -85,16 +85,16 @@ export async function oidcIssuer({ format }: OidcIssuerOptions): Promise<OidcIss
         {
           client_id: 'gateway',
           client_secret: clientSecret,
-          grant_types: ['client_credentials'],
-          response_types: [],
-          redirect_uris: [],
+          grant_types: ['client_credentials', 'authorization_code'],
+          response_types: ['code'],
+          redirect_uris: ['https://shop.test/login/callback'],
           token_endpoint_auth_method: 'client_secret_basic',
           id_token_signed_response_alg: 'ES256',
         },
       ],
       cookies: { keys: ['only for the tests'] },
       features: {
-        devInteractions: { enabled: false },
+        devInteractions: { enabled: true },
         clientCredentials: { enabled: true },
         introspection: { enabled: true, allowedPolicy: () => true },
         revocation: { enabled: true, allowedPolicy: () => true },
@@ -142,8 +142,14 @@ function adapterOf(stored: Map<string, object>) {
       stored.delete(`${this.model} ${id}`);
     }
 
-    async consume(): Promise<void> {}
-    async findByUid(): Promise<undefined> {}
+    async consume(id: string): Promise<void> {
+      Object.assign(stored.get(`${this.model} ${id}`) ?? {}, { consumed: Math.floor(Date.now() / 1000) });
+    }
+
+    async findByUid(uid: string): Promise<object | undefined> {
+      return [...stored.values()].find((payload) => 'uid' in payload && payload.uid === uid);
+    }
+
     async findByUserCode(): Promise<undefined> {}
     async revokeByGrantId(): Promise<void> {}
   };

@@ -44,17 +44,43 @@ export class HttpsJson {
     });
   }
 
+  /** The answer whatever its status, for libraries that judge it themselves. Rejects with HttpsJsonError where there is none. */
+  async fetch(
+    url: string,
+    { method, headers, body }: { method: string; headers: Record<string, string>; body?: URLSearchParams | undefined },
+  ): Promise<Response> {
+    if (new URL(url).protocol !== 'https:') throw new HttpsJsonError('only https is asked');
+    const { status, type, text } = await this.#exchange(url, method, body?.toString(), headers);
+    return new Response(status === 204 || status === 304 ? null : text, { status, headers: { 'content-type': type } });
+  }
+
   close(): void {
     this.#agent.destroy();
   }
 
-  #ask(url: string, method: string, body: string | undefined, headers: Record<string, string>): Promise<unknown> {
+  async #ask(url: string, method: string, body: string | undefined, headers: Record<string, string>): Promise<unknown> {
+    const { host } = new URL(url);
+    const { status, text } = await this.#exchange(url, method, body, headers);
+    if (status !== 200) throw new HttpsJsonError(`${host} answered ${status}`);
+    try {
+      return JSON.parse(text);
+    } catch {
+      throw new HttpsJsonError(`${host} did not answer with JSON`);
+    }
+  }
+
+  #exchange(
+    url: string,
+    method: string,
+    body: string | undefined,
+    headers: Record<string, string>,
+  ): Promise<Exchanged> {
     const { host } = new URL(url);
     const signal = AbortSignal.timeout(this.#timeoutMs);
     return new Promise((resolve, reject) => {
       const fail = (problem: string) => reject(new HttpsJsonError(`${host} ${problem}`));
       const outgoing = request(url, { method, headers, agent: this.#agent, signal }, (incoming) => {
-        readJson(incoming).then(resolve, (error: Error) => {
+        read(incoming).then(resolve, (error: Error) => {
           incoming.destroy();
           fail(signal.aborted ? 'took too long' : error.message);
         });
@@ -67,8 +93,14 @@ export class HttpsJson {
   }
 }
 
-async function readJson(incoming: IncomingMessage): Promise<unknown> {
-  if (incoming.statusCode !== 200) throw new Error(`answered ${incoming.statusCode}`);
+interface Exchanged {
+  readonly status: number;
+  /** `content-type` */
+  readonly type: string;
+  readonly text: string;
+}
+
+async function read(incoming: IncomingMessage): Promise<Exchanged> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of incoming as AsyncIterable<Buffer>) {
@@ -76,9 +108,6 @@ async function readJson(incoming: IncomingMessage): Promise<unknown> {
     if (bytes > MAX_BYTES) throw new Error(`answered more than ${MAX_BYTES} bytes`);
     chunks.push(chunk);
   }
-  try {
-    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
-  } catch {
-    throw new Error('did not answer with JSON');
-  }
+  const text = Buffer.concat(chunks).toString('utf8');
+  return { status: incoming.statusCode ?? 0, type: incoming.headers['content-type'] ?? '', text };
 }

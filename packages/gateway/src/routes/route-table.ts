@@ -2,6 +2,7 @@ import type { AnyContract } from '@sallyport/core';
 import { type Violation, violation } from '@sallyport/core/spi';
 import { z } from 'zod';
 import { upstreamViolations } from '../proxy/upstream-address.js';
+import { cacheViolations } from '../resilience/answer-cache.js';
 import type { HttpMethod, Route } from './route.js';
 import { matches, overlap, paramsOf, parseRoutePath, type RouteSegment } from './route-path.js';
 
@@ -93,6 +94,7 @@ function routeViolations(route: Route, at: string): Violation[] {
     found.push(violation('option-invalid', `${at}.scopes`, 'nobody is asked on a public route, so nobody has scopes'));
   }
   if (route.kind === 'rpc') found.push(...rpcViolations(route, at));
+  found.push(...cacheViolations(route, at));
   if (route.kind === 'http') found.push(...httpViolations(route, at));
   return found;
 }

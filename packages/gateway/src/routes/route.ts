@@ -1,6 +1,7 @@
 import type { IdentityMatcher, Method } from '@sallyport/core';
 import type { AuthHandler, Principal } from '../auth/handler.js';
 import type { EdgeRequest } from '../edge-request.js';
+import type { CacheOptions } from '../resilience/answer-cache.js';
 
 export type HttpMethod = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 
@@ -34,6 +35,8 @@ export interface RpcRouteOptions<Sent> extends CommonRouteOptions {
   readonly map?: (request: EdgeRequest, body: unknown, principal: Principal | undefined) => Sent;
   /** Repeating it does no harm: it may be retried. Default: GET and HEAD are, nothing else. */
   readonly idempotent?: boolean;
+  /** Gives answers again for a while, for GET. Left out: each request is asked anew. */
+  readonly cache?: CacheOptions;
   /**
    * How a stream of answers is written. Default by `Accept`: `text/event-stream`, else NDJSON. Methods that stream both ways
    * are always `websocket`, on a route for GET. Their `timeoutMs` is that of the whole stream, `maxBodyBytes` of one message.
@@ -69,7 +72,23 @@ export type Route =
       readonly method: HttpMethod;
       readonly path: string;
       readonly options: HttpRouteOptions & RouteAccess;
-    };
+    }
+  | LocalRoute;
+
+/** What the gateway answers itself, e.g. a step of a login. */
+export interface LocalRoute {
+  readonly kind: 'local';
+  readonly method: HttpMethod;
+  readonly path: string;
+  readonly options: CommonRouteOptions & RouteAccess;
+  /** Throws ProblemError. */
+  readonly answer: (request: EdgeRequest) => Promise<LocalAnswer> | LocalAnswer;
+}
+
+export interface LocalAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | readonly string[]>>;
+}
 
 type SentOf<M> =
   M extends Method<infer _Kind, infer Sent, infer _Received, infer _Returned, infer _Result> ? Sent : never;

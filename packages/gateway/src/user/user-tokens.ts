@@ -39,7 +39,7 @@ export class UserTokens {
 
   /** Undefined where nobody was authenticated: the service then knows of no user. */
   readonly metadata: CallMetadata = ({ principal, route }) => {
-    if (!principal) return undefined;
+    if (!principal || route.kind === 'local') return undefined;
     const target = route.kind === 'rpc' ? route.options.service : route.options.upstream;
     return { [USER_METADATA_KEY]: this.#tokenFor(principal, target) };
   };
