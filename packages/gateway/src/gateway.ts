@@ -28,7 +28,7 @@ import {
 import { client } from '@sallyport/transport-mtls';
 import { adminServer } from './admin/admin-server.js';
 import { type Application, application, type RouteHandler } from './application.js';
-import { AuthHandlers, distinctHandlers } from './auth/authentication-stage.js';
+import { type AuthenticatorPool, AuthHandlers, distinctHandlers } from './auth/authentication-stage.js';
 import { Cors } from './cors.js';
 import { clientAddressBehind } from './edge/client-address.js';
 import { EdgeGuard } from './edge/edge-guard.js';
@@ -120,6 +120,7 @@ export class GatewayInstance implements Gateway {
   #concurrency: ConcurrencyLimit | undefined;
   /** The last is the one in use; those before it have requests under way. */
   readonly #generations: Generation[] = [];
+  readonly #authenticators: AuthenticatorPool = new Map();
   #replacing: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
@@ -295,7 +296,7 @@ export class GatewayInstance implements Gateway {
     }
     const opened: (() => void | Promise<void>)[] = [];
     try {
-      const handlers = await AuthHandlers.open(options.routes, context);
+      const handlers = await AuthHandlers.open(options.routes, context, this.#authenticators);
       opened.push(() => handlers.close());
       const rates = await rateLimits.open(context);
       opened.push(() => rates.close());

@@ -53,6 +53,25 @@ describe('a gateway whose routes are replaced', () => {
     await eventually(() => assert.deepEqual(closed, ['old']));
   });
 
+  it('keeps a handler open that both lists name, and with it what it has seen', async () => {
+    const closed: string[] = [];
+    const opened: string[] = [];
+    const auth = anybody(
+      () => closed.push('users'),
+      () => opened.push('users'),
+    );
+    const routes = (path: string) => [route('GET', path, Orders.get, { service: 'orders', auth })];
+    await using world = await gatewayWorld({ routes: routes('/v1/orders/:id') });
+
+    await world.gateway.replace({ routes: routes('/v2/orders/:id') });
+    await world.gateway.replace({ routes: routes('/v3/orders/:id') });
+
+    assert.equal((await world.ask('GET', '/v3/orders/7')).status, 200);
+    assert.deepEqual([opened, closed], [['users'], []]);
+    await world.gateway.replace({ routes: plainRoutes });
+    await eventually(() => assert.deepEqual(closed, ['users']));
+  });
+
   it('stays as it is when the new list is refused, or cannot be opened', async () => {
     await using world = await gatewayWorld();
     const unreachable: AuthHandler = {
@@ -82,19 +101,22 @@ describe('a gateway whose routes are replaced', () => {
   });
 });
 
-function anybody(onClose: () => void): AuthHandler {
+function anybody(onClose: () => void, onOpen: () => void = () => {}): AuthHandler {
   const principal = { subject: 'ann', issuer: 'test', scopes: new Set<string>(), claims: {}, method: 'test' };
   return {
     kind: 'test',
     check: async () => [],
-    open: async () => ({
-      challenges: ['Test'],
-      authenticate: async () => ({
-        outcome: 'authenticated',
-        principal: { ...principal, expiresAt: Date.now() + 60_000 },
-      }),
-      close: async () => onClose(),
-    }),
+    async open() {
+      onOpen();
+      return {
+        challenges: ['Test'],
+        authenticate: async () => ({
+          outcome: 'authenticated',
+          principal: { ...principal, expiresAt: Date.now() + 60_000 },
+        }),
+        close: async () => onClose(),
+      };
+    },
   };
 }
 

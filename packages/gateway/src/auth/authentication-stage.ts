@@ -3,20 +3,44 @@ import { ProblemError } from '../problem.js';
 import type { Route, RouteAccess } from '../routes/route.js';
 import type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './handler.js';
 
+interface SharedAuthenticator {
+  readonly authenticator: Authenticator;
+  users: number;
+}
+
+/** What is open in one gateway: lists of routes that follow each other share it, and with it what it has seen. */
+export type AuthenticatorPool = Map<AuthHandler, SharedAuthenticator>;
+
 /** The handlers of all routes, each opened once. */
 export class AuthHandlers {
+  readonly #pool: AuthenticatorPool;
   readonly #open = new Map<AuthHandler, Authenticator>();
 
+  private constructor(pool: AuthenticatorPool) {
+    this.#pool = pool;
+  }
+
   /** Rejects with what the first handler that cannot be opened rejects with; the others are closed again. */
-  static async open(routes: readonly Route[], context: AuthContext): Promise<AuthHandlers> {
-    const handlers = new AuthHandlers();
+  static async open(
+    routes: readonly Route[],
+    context: AuthContext,
+    pool: AuthenticatorPool = new Map(),
+  ): Promise<AuthHandlers> {
+    const handlers = new AuthHandlers(pool);
     try {
-      for (const handler of distinctHandlers(routes)) handlers.#open.set(handler, await handler.open(context));
+      for (const handler of distinctHandlers(routes)) await handlers.#add(handler, context);
       return handlers;
     } catch (error) {
       await handlers.close();
       throw error;
     }
+  }
+
+  async #add(handler: AuthHandler, context: AuthContext): Promise<void> {
+    const shared = this.#pool.get(handler) ?? { authenticator: await handler.open(context), users: 0 };
+    shared.users++;
+    this.#pool.set(handler, shared);
+    this.#open.set(handler, shared.authenticator);
   }
 
   /** Undefined for public routes. */
@@ -29,8 +53,16 @@ export class AuthHandlers {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#open.values()].map((authenticator) => authenticator.close()));
+    const handlers = [...this.#open.keys()];
     this.#open.clear();
+    await Promise.all(handlers.map((handler) => this.#release(handler)));
+  }
+
+  async #release(handler: AuthHandler): Promise<void> {
+    const shared = this.#pool.get(handler);
+    if (!shared || --shared.users > 0) return;
+    this.#pool.delete(handler);
+    await shared.authenticator.close();
   }
 }
 

@@ -28,32 +28,31 @@ export async function loadGateway(file: string, options: LoadGatewayOptions = {}
   const read = await readGatewayFile(file, reading);
   if (!read.options || !read.document) throw new InsecureConfigurationError(`gateway ${file}`, read.violations);
   const more = { clock, ...(logger === undefined ? {} : { logger }) };
-  return new FileGateway({ ...read.options, ...more }, read.document, {
+  return new FileGateway({ ...read.options, ...more }, read, {
     file: resolve(file),
     pollMs,
     clock,
-    read: () => readGatewayFile(file, reading),
+    read: (previous) => readGatewayFile(file, { ...reading, previous }),
   });
 }
-
-type Document = NonNullable<ReadGatewayFile['document']>;
 
 interface FollowedFile {
   readonly file: string;
   readonly pollMs: number;
   readonly clock: Clock;
-  readonly read: () => Promise<ReadGatewayFile>;
+  readonly read: (previous: ReadGatewayFile) => Promise<ReadGatewayFile>;
 }
 
 class FileGateway extends GatewayInstance {
   readonly #followed: FollowedFile;
-  #document: Document;
+  /** The one in force. */
+  #current: ReadGatewayFile;
   #watch: FileWatch | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(options: GatewayOptions, document: Document, followed: FollowedFile) {
+  constructor(options: GatewayOptions, current: ReadGatewayFile, followed: FollowedFile) {
     super(options);
-    this.#document = document;
+    this.#current = current;
     this.#followed = followed;
   }
 
@@ -81,9 +80,10 @@ class FileGateway extends GatewayInstance {
     const { file, read } = this.#followed;
     if (this.state !== 'ready') return;
     try {
-      const { options, document, violations } = await read();
-      if (!options || !document) throw new InsecureConfigurationError(`gateway ${this.name}`, violations);
-      const changed = changedKeys(this.#document, document);
+      const next = await read(this.#current);
+      const { options, document, violations } = next;
+      if (!options) throw new InsecureConfigurationError(`gateway ${this.name}`, violations);
+      const changed = changedKeys(this.#current.document, document);
       if (changed.length === 0) return;
       const fixed = changed.filter((key) => !(CHANGEABLE as readonly string[]).includes(key));
       if (fixed.length > 0) throw new Error(`a change of ${fixed.join(', ')} needs a restart`);
@@ -95,7 +95,7 @@ class FileGateway extends GatewayInstance {
         ...(trustedProxies === undefined ? {} : { trustedProxies }),
         ...(rateLimit === undefined ? {} : { rateLimit }),
       });
-      this.#document = document;
+      this.#current = next;
       this.events.emit('config-reloaded', { file, routes: routes.length });
     } catch (error) {
       if (this.state !== 'ready') return;
@@ -105,7 +105,7 @@ class FileGateway extends GatewayInstance {
   }
 }
 
-function changedKeys(before: Document, after: Document): string[] {
+function changedKeys(before: ReadGatewayFile['document'] = {}, after: ReadGatewayFile['document'] = {}): string[] {
   const keys = new Set([...Object.keys(before), ...Object.keys(after)]);
   return [...keys].filter((key) => !isDeepStrictEqual(before[key], after[key]));
 }

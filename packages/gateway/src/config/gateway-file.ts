@@ -11,11 +11,12 @@ import {
 } from '@sallyport/core';
 import { parseOptions, readSafeFile, type Violation, violation } from '@sallyport/core/spi';
 import type { AuthHandler } from '../auth/handler.js';
+import type { RateLimitStore } from '../limits/rate-limit-store.js';
 import type { GatewayOptions } from '../options.js';
 import { type HttpMethod, httpRoute, type Route, route } from '../routes/route.js';
 import { documentSchema, type GatewayDocument, type RouteEntry } from './gateway-document.js';
 import { exportOf } from './module-export.js';
-import { handlersOf, storesOf, unknownName } from './named-parts.js';
+import { NamedParts, unknownName } from './named-parts.js';
 import { resolveReferences } from './references.js';
 import { parseYaml } from './yaml.js';
 
@@ -35,6 +36,8 @@ export interface ReadGatewayFileOptions {
   readonly registries?: Registries;
   /** Left out: nothing is changed. */
   readonly amendment?: FileAmendment;
+  /** The reading before: handlers that are written as they were then are the same ones, sessions included. */
+  readonly previous?: ReadGatewayFile;
 }
 
 export interface ReadGatewayFile {
@@ -43,12 +46,14 @@ export interface ReadGatewayFile {
   /** What stands in the file; undefined when it is not as it should be. */
   readonly document: Readonly<Record<string, unknown>> | undefined;
   readonly violations: readonly Violation[];
+  /** What was made of the named entries, by what stands in them. */
+  readonly made: ReadonlyMap<string, unknown>;
 }
 
 /** Reads `gateway.yaml` and makes the options of `gateway()`. Never throws; the modules that it names are loaded. */
 export async function readGatewayFile(
   file: string,
-  { registries = {}, amendment = noAmendment }: ReadGatewayFileOptions = {},
+  { registries = {}, amendment = noAmendment, previous }: ReadGatewayFileOptions = {},
 ): Promise<ReadGatewayFile> {
   const { text, findings } = await readSafeFile(resolve(file), { private: false });
   if (text === undefined || findings.length > 0) {
@@ -64,10 +69,11 @@ export async function readGatewayFile(
   const { value, violations } = parseOptions(documentSchema, resolved, 'gateway');
   if (!value) return refused(violations);
   const found: Violation[] = [];
-  const options = await optionsOf(value, registries, found);
+  const parts = new NamedParts(found, previous?.made);
+  const options = await optionsOf(value, registries, parts, found);
   found.push(...amendment.check(options));
   const document = written as Readonly<Record<string, unknown>>;
-  return { options: found.length === 0 ? options : undefined, document, violations: found };
+  return { options: found.length === 0 ? options : undefined, document, violations: found, made: parts.made };
 }
 
 const noAmendment: FileAmendment = { amend: (document) => document, check: () => [] };
@@ -77,17 +83,18 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
 }
 
 function refused(violations: readonly Violation[]): ReadGatewayFile {
-  return { options: undefined, document: undefined, violations };
+  return { options: undefined, document: undefined, violations, made: new Map() };
 }
 
 async function optionsOf(
   document: GatewayDocument,
   registries: Registries,
+  parts: NamedParts,
   found: Violation[],
 ): Promise<GatewayOptions> {
   const { version: _version, auth, stores, identity, registry: place, rateLimit, routes, ...rest } = document;
   const source = tls.fromFiles(identity as FromFilesOptions);
-  const handlers = await handlersOf(auth, found);
+  const handlers = await parts.handlersOf(auth);
   const made: Route[] = [];
   for (const [index, entry] of routes.entries()) {
     made.push(await routeOf(entry, `gateway.routes[${index}]`, handlers, found));
@@ -97,7 +104,7 @@ async function optionsOf(
     identity: source,
     registry: registryOf(place, registries, source, found),
     routes: made,
-    ...(rateLimit === undefined ? {} : { rateLimit: withStores(rateLimit, stores, found) }),
+    ...(rateLimit === undefined ? {} : { rateLimit: withStores(rateLimit, parts.storesOf(stores), found) }),
   } as GatewayOptions;
 }
 
@@ -121,10 +128,9 @@ function registryOf(
 
 function withStores(
   limits: NonNullable<GatewayDocument['rateLimit']>,
-  stores: GatewayDocument['stores'],
+  made: ReadonlyMap<string, RateLimitStore>,
   found: Violation[],
 ): unknown[] {
-  const made = storesOf(stores, found);
   return limits.map(({ store, ...limit }, index) => {
     if (store === undefined) return limit;
     if (!made.has(store)) found.push(unknownName(`gateway.rateLimit[${index}].store`, store, [...made.keys()]));

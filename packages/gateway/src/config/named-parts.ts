@@ -21,57 +21,85 @@ const handlerFactories: Readonly<Record<string, (options: never) => AuthHandler>
 const combinations = { anyOf, allOf } as const;
 const storeFactories: Readonly<Record<string, (options: never) => RateLimitStore>> = { redis };
 
-/**
- * The authentication handlers of a file by their names. `custom: ./auth.js#handler` is one of the user's own; `anyOf` and
- * `allOf` list names of others.
- */
-export async function handlersOf(named: Named, found: Violation[]): Promise<ReadonlyMap<string, AuthHandler>> {
-  const handlers = new Map<string, AuthHandler>();
-  const combined: [string, 'anyOf' | 'allOf', unknown][] = [];
-  for (const [name, entry] of Object.entries(named)) {
-    const path = `gateway.auth.${name}`;
+/** Makes what a file names. What stands in `previous` under the same words is taken over, with all that it has seen. */
+export class NamedParts {
+  readonly made = new Map<string, unknown>();
+  readonly #found: Violation[];
+  readonly #previous: ReadonlyMap<string, unknown>;
+
+  constructor(found: Violation[], previous: ReadonlyMap<string, unknown> = new Map()) {
+    this.#found = found;
+    this.#previous = previous;
+  }
+
+  /**
+   * The authentication handlers by their names. `custom: ./auth.js#handler` is one of the user's own; `anyOf` and `allOf`
+   * list names of others.
+   */
+  async handlersOf(named: Named): Promise<ReadonlyMap<string, AuthHandler>> {
+    const handlers = new Map<string, AuthHandler>();
+    const combined: [string, 'anyOf' | 'allOf', unknown][] = [];
+    for (const [name, entry] of Object.entries(named)) {
+      const path = `gateway.auth.${name}`;
+      const [kind = '', options] = Object.entries(entry)[0] ?? [];
+      if (kind === 'anyOf' || kind === 'allOf') combined.push([name, kind, options]);
+      else if (kind === 'custom') keep(handlers, name, await exportOf(String(options), `${path}.custom`, this.#found));
+      else keep(handlers, name, this.#make(entry, handlerFactories, path, ['custom', 'anyOf', 'allOf']));
+    }
+    // Of single handlers only, so that no combination can hold itself.
+    const single = new Map(handlers);
+    for (const [name, kind, names] of combined) {
+      const path = `gateway.auth.${name}.${kind}`;
+      handlers.set(name, this.#combine(combinations[kind], names, { named, single, path }));
+    }
+    return handlers;
+  }
+
+  storesOf(named: Named): ReadonlyMap<string, RateLimitStore> {
+    const stores = new Map<string, RateLimitStore>();
+    for (const [name, entry] of Object.entries(named)) {
+      keep(stores, name, this.#make(entry, storeFactories, `gateway.stores.${name}`));
+    }
+    return stores;
+  }
+
+  #make<T>(
+    entry: Named[string],
+    factories: Readonly<Record<string, (options: never) => T>>,
+    path: string,
+    others: readonly string[] = [],
+  ): T | undefined {
     const [kind = '', options] = Object.entries(entry)[0] ?? [];
-    if (kind === 'anyOf' || kind === 'allOf') combined.push([name, kind, options]);
-    else if (kind === 'custom') keep(handlers, name, await exportOf(String(options), `${path}.custom`, found));
-    else keep(handlers, name, make(entry, handlerFactories, path, found, ['custom', 'anyOf', 'allOf']));
+    const factory = Object.hasOwn(factories, kind) ? factories[kind] : undefined;
+    if (!factory) {
+      this.#found.push(unknownName(path, kind, [...Object.keys(factories), ...others]));
+      return undefined;
+    }
+    return this.#once(`${path} ${JSON.stringify(entry)}`, () => factory((options ?? {}) as never));
   }
-  // Of single handlers only, so that no combination can hold itself.
-  const single = new Map(handlers);
-  for (const [name, kind, names] of combined) {
-    const path = `gateway.auth.${name}.${kind}`;
+
+  #combine(
+    combine: (...parts: AuthHandler[]) => AuthHandler,
+    names: unknown,
+    { named, single, path }: { named: Named; single: ReadonlyMap<string, AuthHandler>; path: string },
+  ): AuthHandler {
     const parts = Array.isArray(names) ? names.map(String) : [];
-    if (parts.length === 0) found.push(violation('option-invalid', path, 'expected a list of names'));
-    for (const part of parts) if (!single.has(part)) found.push(unknownName(path, part, [...single.keys()]));
-    handlers.set(name, combinations[kind](...parts.flatMap((part) => single.get(part) ?? [])));
+    if (parts.length === 0) this.#found.push(violation('option-invalid', path, 'expected a list of names'));
+    for (const part of parts) if (!single.has(part)) this.#found.push(unknownName(path, part, [...single.keys()]));
+    const made = () => combine(...parts.flatMap((part) => single.get(part) ?? []));
+    return this.#once(`${path} ${JSON.stringify(parts.map((part) => [part, named[part]]))}`, made);
   }
-  return handlers;
-}
 
-function keep(handlers: Map<string, AuthHandler>, name: string, handler: unknown): void {
-  if (handler !== undefined) handlers.set(name, handler as AuthHandler);
-}
-
-export function storesOf(named: Named, found: Violation[]): ReadonlyMap<string, RateLimitStore> {
-  const stores = new Map<string, RateLimitStore>();
-  for (const [name, entry] of Object.entries(named)) {
-    const store = make(entry, storeFactories, `gateway.stores.${name}`, found);
-    if (store) stores.set(name, store);
+  /** A secret stands in a key by its name alone. */
+  #once<T>(key: string, make: () => T): T {
+    const part = this.#previous.has(key) ? (this.#previous.get(key) as T) : make();
+    this.made.set(key, part);
+    return part;
   }
-  return stores;
 }
 
-function make<T>(
-  entry: Named[string],
-  factories: Readonly<Record<string, (options: never) => T>>,
-  path: string,
-  found: Violation[],
-  others: readonly string[] = [],
-): T | undefined {
-  const [kind = '', options] = Object.entries(entry)[0] ?? [];
-  const factory = Object.hasOwn(factories, kind) ? factories[kind] : undefined;
-  if (factory) return factory((options ?? {}) as never);
-  found.push(unknownName(path, kind, [...Object.keys(factories), ...others]));
-  return undefined;
+function keep<T>(parts: Map<string, T>, name: string, part: unknown): void {
+  if (part !== undefined) parts.set(name, part as T);
 }
 
 export function unknownName(path: string, name: string, known: readonly string[]): Violation {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Secret } from '@sallyport/core';
-import { newApiKey, readGatewayFile } from '@sallyport/gateway';
+import { newApiKey, type ReadGatewayFile, readGatewayFile } from '@sallyport/gateway';
 import { root } from '../../../support/repository.js';
 import { type TemporaryFolder, temporaryFolder } from '../../../support/temporary-folder.js';
 
@@ -92,6 +92,31 @@ describe('gateway.yaml', () => {
     // Those that need no issuer for it.
     const checked = await Promise.all(handlers.slice(0, 4).map((handler) => handler?.check()));
     assert.deepEqual(checked.flat(), []);
+  });
+
+  it('takes over the handlers that are written as they were when it is read again', async () => {
+    using at = temporaryFolder();
+    const text = good
+      .replace('  users: {', '  programs: { apiKey: { keys: [] } }\n  either: { anyOf: [programs, users] }\n  users: {')
+      .concat(
+        '  - { route: GET /a, upstream: files, auth: programs }\n  - { route: GET /b, upstream: files, auth: either }\n',
+      );
+    const handlersOf = (read: ReadGatewayFile) => read.options?.routes.map(({ options }) => options.auth) ?? [];
+    const first = await read(at, text);
+
+    const same = await readGatewayFile(at.write('gateway.yaml', text), { previous: first });
+    const other = await readGatewayFile(at.write('gateway.yaml', text.replace('shop }', 'other }')), {
+      previous: same,
+    });
+
+    assert.deepEqual(first.violations, []);
+    const [before, again, changed] = [handlersOf(first), handlersOf(same), handlersOf(other)];
+    assert.ok(before.every((handler, index) => handler === again[index]));
+    assert.deepEqual(
+      changed.map((handler, index) => handler === before[index]),
+      // Users changed, and so did either, which asks them; the second route is public.
+      [false, true, true, false],
+    );
   });
 
   it('is refused with a key that does not exist, wherever it stands', async () => {
