@@ -30,6 +30,8 @@ const routeEntry = z.strictObject({
   cors: z.union([z.literal(false), z.unknown()]).optional(),
   rateLimit: z.array(z.string()).optional().describe('Names of the rate limits that count the route'),
   idempotent: z.boolean().optional().describe('Repeating a request does no harm'),
+  cache: z.unknown().optional().describe('Answers of a GET that are kept for a moment'),
+  passes: z.array(z.string()).optional().describe('Credentials of the client that the upstream sees'),
   stream: z.enum(['ndjson', 'sse', 'websocket']).optional(),
 });
 

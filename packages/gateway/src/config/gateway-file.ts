@@ -103,7 +103,7 @@ async function optionsOf(
     ...rest,
     identity: source,
     registry: registryOf(place, registries, source, found),
-    routes: made,
+    routes: [...made, ...parts.routes],
     ...(rateLimit === undefined ? {} : { rateLimit: withStores(rateLimit, parts.storesOf(stores), found) }),
   } as GatewayOptions;
 }

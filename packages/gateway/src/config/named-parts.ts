@@ -5,8 +5,10 @@ import { allOf, anyOf } from '../auth/combine.js';
 import type { AuthHandler } from '../auth/handler.js';
 import { oauth2 } from '../auth/introspection.js';
 import { jwt } from '../auth/jwt.js';
+import { login } from '../auth/login/login.js';
 import { redis } from '../limits/rate-limit-redis.js';
 import type { RateLimitStore } from '../limits/rate-limit-store.js';
+import type { Route } from '../routes/route.js';
 import type { GatewayDocument } from './gateway-document.js';
 import { exportOf } from './module-export.js';
 
@@ -24,6 +26,8 @@ const storeFactories: Readonly<Record<string, (options: never) => RateLimitStore
 /** Makes what a file names. What stands in `previous` under the same words is taken over, with all that it has seen. */
 export class NamedParts {
   readonly made = new Map<string, unknown>();
+  /** Those that handlers need for themselves, e.g. the steps of a login. */
+  readonly routes: Route[] = [];
   readonly #found: Violation[];
   readonly #previous: ReadonlyMap<string, unknown>;
 
@@ -44,7 +48,8 @@ export class NamedParts {
       const [kind = '', options] = Object.entries(entry)[0] ?? [];
       if (kind === 'anyOf' || kind === 'allOf') combined.push([name, kind, options]);
       else if (kind === 'custom') keep(handlers, name, await exportOf(String(options), `${path}.custom`, this.#found));
-      else keep(handlers, name, this.#make(entry, handlerFactories, path, ['custom', 'anyOf', 'allOf']));
+      else if (kind === 'login') keep(handlers, name, this.#login(entry, path));
+      else keep(handlers, name, this.#make(entry, handlerFactories, path, ['login', 'custom', 'anyOf', 'allOf']));
     }
     // Of single handlers only, so that no combination can hold itself.
     const single = new Map(handlers);
@@ -76,6 +81,12 @@ export class NamedParts {
       return undefined;
     }
     return this.#once(`${path} ${JSON.stringify(entry)}`, () => factory((options ?? {}) as never));
+  }
+
+  #login(entry: Named[string], path: string): AuthHandler | undefined {
+    const made = this.#make(entry, { login }, path);
+    this.routes.push(...(made?.routes ?? []));
+    return made?.auth;
   }
 
   #combine(

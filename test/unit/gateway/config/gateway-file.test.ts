@@ -74,20 +74,26 @@ describe('gateway.yaml', () => {
   own: { custom: ./auth.mjs#own }
   either: { anyOf: [machines, programs, users] }
   both: { allOf: [machines, users, own] }
+  people: { login: { issuer: "https://id.shop.example", clientId: shop, clientSecret: env:HOME,
+    redirectUri: "https://shop.example/back" } }
   users: {`,
         )
         .concat(
-          ...['opaque', 'machines', 'programs', 'own', 'either', 'both'].map(
+          ...['opaque', 'machines', 'programs', 'own', 'either', 'both', 'people'].map(
             (name) => `  - { route: GET /${name}, upstream: files, auth: ${name} }\n`,
           ),
         ),
     );
 
     assert.deepEqual(violations, []);
-    const handlers = options?.routes.slice(2).map(({ options }) => options.auth) ?? [];
+    const handlers = options?.routes.slice(2, 9).map(({ options }) => options.auth) ?? [];
     assert.deepEqual(
       handlers.map((handler) => handler?.kind),
-      ['introspection', 'client-certificate', 'api-key', 'own', 'anyOf', 'allOf'],
+      ['introspection', 'client-certificate', 'api-key', 'own', 'anyOf', 'allOf', 'session'],
+    );
+    assert.deepEqual(
+      options?.routes.slice(9).map(({ kind, method, path }) => `${kind} ${method} ${path}`),
+      ['local GET /login', 'local GET /back', 'local POST /logout'],
     );
     // Those that need no issuer for it.
     const checked = await Promise.all(handlers.slice(0, 4).map((handler) => handler?.check()));
