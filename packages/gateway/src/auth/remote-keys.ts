@@ -47,6 +47,7 @@ export class RemoteKeys implements KeySource {
       if (!fallback) throw error;
       const keys = new RemoteKeys(options, fallback);
       keys.#become('stale', problemOf(error));
+      keys.#await(Math.min(RETRY_MS, options.refreshMs));
       return keys;
     }
   }

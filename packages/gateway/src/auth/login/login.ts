@@ -196,6 +196,7 @@ class BrowserLogin implements Login {
       scopes: scopesOf(answer.scope ?? options.scopes.join(' ')),
       claims: Object.freeze({ ...claims }),
     };
+    this.#sessions.end(cookieOf(request, SESSION) ?? '');
     const id = this.#sessions.begin(principal, clock.now());
     return redirect(attempt.returnTo, setCookie(SESSION, id), clearCookie(ATTEMPT));
   }
