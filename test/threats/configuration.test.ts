@@ -279,6 +279,10 @@ const cases: Readonly<Record<Exclude<ViolationId, keyof typeof shownElsewhere>, 
   'upstream-plaintext': at('gateway.routes[0].upstream', () => ({
     gateway: { routes: [httpRoute('GET', '/', { upstream: 'http://10.0.0.7', public: true })] },
   })),
+  'cache-shared-between-users': at('gateway.routes[0].cache.by', () => {
+    const auth = { kind: 'test', check: async () => [], open: async () => undefined };
+    return routes({ options: { service: 'greeter', auth, cache: { ttlMs: 1000 } } });
+  }),
   'rate-limit-failure-undeclared': at('gateway.rateLimit[0].onStoreFailure', (place) => ({
     gateway: { rateLimit: [{ ...quota, store: redisAt(place, {}) }] },
   })),

@@ -47,6 +47,7 @@ import {
 } from './options.js';
 import { proxyHandler } from './proxy/proxy-handler.js';
 import { Upstreams } from './proxy/upstreams.js';
+import { answerCache } from './resilience/answer-cache.js';
 import { localHandler } from './routes/local-handler.js';
 import type { Route } from './routes/route.js';
 import { type RouteTable, routeTable } from './routes/route-table.js';
@@ -355,13 +356,19 @@ export class GatewayInstance implements Gateway {
       upstreamTimeoutMs: limits.upstreamTimeoutMs,
       metadata: users.metadata,
     });
+    const cache = answerCache(route, this.#clock);
     return async (exchange, reply, body) => {
-      const answer = await call(exchange, body);
+      const key = cache?.keyOf(exchange) ?? '';
+      let answer = cache?.find(key);
+      if (answer === undefined) {
+        answer = JSON.stringify(await call(exchange, body));
+        cache?.keep(key, answer);
+      }
       return reply
         .headers(exchange.answerHeaders as Record<string, string>)
         .header('x-request-id', exchange.request.id)
         .type('application/json; charset=utf-8')
-        .send(JSON.stringify(answer));
+        .send(answer);
     };
   }
 

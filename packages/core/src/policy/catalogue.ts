@@ -315,6 +315,11 @@ const entries = {
     problem: 'requests would go on to the service in clear text, to whoever answers there',
     fix: 'give an https:// address and who must answer there (expect), or the name of a service',
   },
+  'cache-shared-between-users': {
+    severity: 'critical',
+    problem: 'the answer for one user would be given to the next',
+    fix: "say by: ['subject'], or leave cache out",
+  },
   'rate-limit-failure-undeclared': {
     severity: 'high',
     problem: 'nobody has decided what happens to requests while the shared store is down',
