@@ -34,7 +34,7 @@ const tables: readonly { readonly type: string; readonly source: string; readonl
   { type: 'HttpRouteOptions', source: 'gateway/src/routes/route.ts', page: 'gateway' },
   { type: 'CorsOptions', source: 'gateway/src/cors.ts', page: 'gateway' },
   { type: 'CommonRateLimitOptions', source: 'gateway/src/limits/rate-limit.ts', page: 'gateway' },
-  { type: 'RedisOptions', source: 'gateway/src/limits/rate-limit-redis.ts', page: 'gateway' },
+  { type: 'RedisOptions', source: 'gateway/src/limits/redis-options.ts', page: 'gateway' },
   { type: 'JwtOptions', source: 'gateway/src/auth/jwt-options.ts', page: 'gateway-authentication' },
   { type: 'ConsoleLoggerOptions', source: 'core/src/events/console-logger.ts', page: 'events' },
 ];

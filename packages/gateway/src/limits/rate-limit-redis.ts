@@ -1,19 +1,12 @@
-import { resolve } from 'node:path';
-import type { Secret } from '@sallyport/core';
 import {
   Backoff,
-  durationMs,
   InsecureConfigurationError,
-  isSecret,
   loadServerTrust,
-  parseOptions,
   redactSecrets,
   type ServerTrust,
   type Violation,
-  violation,
 } from '@sallyport/core/spi';
 import { Redis } from 'ioredis';
-import { z } from 'zod';
 import {
   type Consumption,
   type OpenRateLimitStore,
@@ -21,23 +14,7 @@ import {
   type RateLimitStoreContext,
   RateLimitStoreError,
 } from './rate-limit-store.js';
-
-export interface RedisOptions {
-  /** `rediss://redis.internal:6379/0`: host, port (default 6379) and number of the database. */
-  readonly url: string;
-  /** PEM file with the CA of the server's certificate, which must name the host. */
-  readonly ca: string;
-  /** User of Redis' access control lists. Default `default`. */
-  readonly username?: string;
-  /** Read anew for each connection, so that it may rotate. */
-  readonly password: Secret;
-  /** In front of every key; the user needs no other keys. Default `sallyport:rate:`. */
-  readonly prefix?: string;
-  /** How long a request waits for its count, ms. Default 250. */
-  readonly timeoutMs?: number;
-  /** How long a connection may take to be made, ms. Default 2,000. */
-  readonly connectTimeoutMs?: number;
-}
+import { parseRedisOptions, type RedisOptions, type ResolvedRedis } from './redis-options.js';
 
 /**
  * Counts of all gateways together, in Redis 6 or later, over TLS 1.3. The user needs `+eval +incr +pttl +pexpire` on
@@ -49,40 +26,15 @@ export function redis(options: RedisOptions): RateLimitStore {
   return new RedisStore(options);
 }
 
-const schema = z.strictObject({
-  url: z.string().superRefine((text, context) => {
-    const problem = urlProblem(text);
-    if (problem) context.addIssue({ code: 'custom', message: problem.message, params: { violation: problem.id } });
-  }),
-  ca: z
-    .string()
-    .min(1)
-    .transform((file) => resolve(file)),
-  username: z.string().min(1).optional(),
-  password: z.custom<Secret>(isSecret, 'expected a secret, e.g. secret.file("/run/secrets/redis")'),
-  prefix: z
-    .string()
-    .regex(/^[A-Za-z0-9:._-]{1,64}$/, 'expected letters, digits and :._-')
-    .default('sallyport:rate:'),
-  timeoutMs: durationMs({ max: 10_000 }).default(250),
-  connectTimeoutMs: durationMs({ max: 60_000 }).default(2000),
-});
-
-type ResolvedRedis = z.output<typeof schema>;
-
 class RedisStore implements RateLimitStore {
   readonly kind = 'redis';
   readonly #options: ResolvedRedis | undefined;
   readonly #violations: readonly Violation[];
 
   constructor(options: unknown) {
-    const { value, violations } = parseOptions(schema as z.ZodType<ResolvedRedis>, options, 'redis');
+    const { value, violations } = parseRedisOptions(options);
     this.#options = value;
-    this.#violations = violations.map((found) =>
-      found.id === 'option-missing' && found.path === 'redis.password'
-        ? violation('store-anonymous', found.path)
-        : found,
-    );
+    this.#violations = violations;
   }
 
   async check(): Promise<readonly Violation[]> {
@@ -242,27 +194,4 @@ function ended(client: Redis): Promise<void> {
 /** The text alone: errors of ioredis carry the command that failed, and that of AUTH holds the password. */
 function detailOf(error: unknown): string {
   return redactSecrets(error instanceof Error ? error.message : 'it failed').slice(0, 200);
-}
-
-function urlProblem(text: string) {
-  let url: URL;
-  try {
-    url = new URL(text);
-  } catch {
-    return { id: 'option-invalid', message: 'expected rediss://host:port' } as const;
-  }
-  if (url.protocol !== 'rediss:') {
-    const message = 'the address is not rediss://: password and counts would travel in clear text';
-    return { id: 'store-plaintext', message } as const;
-  }
-  if (
-    url.hostname === '' ||
-    url.username !== '' ||
-    !/^(?:|\/|\/\d{1,4})$/.test(url.pathname) ||
-    url.search !== '' ||
-    url.hash !== ''
-  ) {
-    return { id: 'option-invalid', message: 'expected rediss://host:port/database' } as const;
-  }
-  return undefined;
 }
