@@ -29,6 +29,7 @@ export type { RateLimitBy, RateLimitOptions } from './limits/rate-limit.js';
 export { redis } from './limits/rate-limit-redis.js';
 export type { RateLimitStore } from './limits/rate-limit-store.js';
 export type { RedisOptions } from './limits/redis-options.js';
+export { type DocsOptions, docsRoutes } from './openapi/docs-routes.js';
 export { type OpenApiOptions, openApiDocument } from './openapi/openapi-document.js';
 export type { GatewayChanges, GatewayLimits, GatewayOptions } from './options.js';
 export { type Problem, ProblemError } from './problem.js';

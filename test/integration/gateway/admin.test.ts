@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { request } from 'node:http';
-import type { Gateway } from '@sallyport/gateway';
-import { route } from '@sallyport/gateway';
-import { gatewayWorld, Orders } from '../../support/gateway/world.js';
+import { type AuthHandler, docsRoutes, type Gateway, route } from '@sallyport/gateway';
+import { gatewayWorld, Orders, plainRoutes } from '../../support/gateway/world.js';
 
 const admin = { listen: '127.0.0.1:0' };
 
@@ -68,5 +67,53 @@ describe('the admin listener of the gateway', () => {
     await world[Symbol.asyncDispose]();
 
     await assert.rejects(ask(world.gateway, '/health'), /ECONNREFUSED/);
+  });
+});
+
+describe('the description of the routes behind the public door', () => {
+  const staff: AuthHandler = {
+    kind: 'test',
+    check: async () => [],
+    open: async () => ({
+      challenges: ['Test'],
+      async authenticate({ headers }) {
+        if (headers.authorization !== 'Test staff') return { outcome: 'absent' };
+        const principal = { subject: 'ann', issuer: 'test', scopes: new Set<string>(), claims: {}, method: 'test' };
+        return { outcome: 'authenticated', principal: { ...principal, expiresAt: Date.now() + 60_000 } };
+      },
+      close: async () => {},
+    }),
+  };
+  const routes = [...plainRoutes, ...docsRoutes(plainRoutes, { auth: staff })];
+  const paths = ['/docs', '/docs/page.js', '/docs/page.css', '/docs/openapi.json'];
+
+  it('is shown to whom it is for', async () => {
+    await using world = await gatewayWorld({ routes });
+
+    const answers = await Promise.all(
+      paths.map((path) => world.ask('GET', path, { headers: { authorization: 'Test staff' } })),
+    );
+
+    assert.deepEqual(
+      answers.map(({ status, headers }) => [status, headers['content-type']?.split(';')[0]]),
+      [
+        [200, 'text/html'],
+        [200, 'text/javascript'],
+        [200, 'text/css'],
+        [200, 'application/json'],
+      ],
+    );
+    assert.match(String(answers[0]?.headers['content-security-policy']), /script-src 'self'/);
+    assert.deepEqual(Object.keys(JSON.parse(answers[3]?.body ?? '').paths), ['/v1/orders/{id}']);
+  });
+
+  it('is refused to everybody else', async () => {
+    await using world = await gatewayWorld({ routes });
+    for (const path of paths) assert.equal((await world.ask('GET', path)).status, 401);
+  });
+
+  it('is not to be had without saying for whom', async () => {
+    const open = docsRoutes(plainRoutes, {} as never);
+    await assert.rejects(gatewayWorld({ routes: [...plainRoutes, ...open] }), /route-access-missing/);
   });
 });

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { CallError, type Endpoint, type Readiness, type ServiceState } from '@sallyport/core';
-import { pageScript, pageStyle, pageText } from './page.js';
+import { PAGE_POLICY, pageScript, pageStyle, pageText } from '../openapi/page.js';
 
 /** What is told to whoever is on the same machine. */
 export interface AdminSubject {
@@ -21,9 +21,6 @@ interface Answer {
   readonly type: string;
   readonly body: string;
 }
-
-/** Without scripts, styles or requests of anybody else. */
-const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'";
 
 /**
  * Health, readiness and the description of the routes, in clear text for this machine alone. Nothing can be changed here, and
@@ -58,7 +55,7 @@ function answerTo(request: IncomingMessage, subject: AdminSubject, server: Serve
     case '/openapi.json':
       return json(200, subject.document());
     case '/':
-      return { status: 200, type: 'text/html; charset=utf-8', body: pageText };
+      return { status: 200, type: 'text/html; charset=utf-8', body: pageText('') };
     case '/page.js':
       return { status: 200, type: 'text/javascript; charset=utf-8', body: pageScript };
     case '/page.css':
@@ -82,7 +79,7 @@ function send(request: IncomingMessage, response: ServerResponse, { status, type
   response.writeHead(status, {
     'content-type': type,
     'content-length': Buffer.byteLength(body),
-    'content-security-policy': POLICY,
+    'content-security-policy': PAGE_POLICY,
     'x-content-type-options': 'nosniff',
     'referrer-policy': 'no-referrer',
     'cache-control': 'no-store',

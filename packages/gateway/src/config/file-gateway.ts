@@ -16,7 +16,7 @@ export interface LoadGatewayOptions extends ReadGatewayFileOptions {
 }
 
 /** What follows a change of the file while the gateway runs; a change of anything else needs a restart. */
-const CHANGEABLE = ['auth', 'stores', 'routes', 'cors', 'hosts', 'trustedProxies', 'rateLimit'] as const;
+const CHANGEABLE = ['auth', 'stores', 'docs', 'routes', 'cors', 'hosts', 'trustedProxies', 'rateLimit'] as const;
 
 /**
  * A gateway from `gateway.yaml`, which is followed while it runs: a good new version takes effect without a dropped request

@@ -54,6 +54,10 @@ export const documentSchema = z.strictObject({
   limits: z.unknown().optional(),
   rateLimit: z.array(z.looseObject({ store: z.string().optional() })).optional(),
   admin: z.unknown().optional(),
+  docs: z
+    .strictObject({ auth: z.string(), scopes: z.array(z.string()).optional(), path: z.string().optional() })
+    .optional()
+    .describe('A page that describes the routes, for whom this entry of auth lets in'),
   userClaims: z.unknown().optional(),
   drain: z.unknown().optional(),
 });

@@ -12,6 +12,7 @@ import {
 import { parseOptions, readSafeFile, type Violation, violation } from '@sallyport/core/spi';
 import type { AuthHandler } from '../auth/handler.js';
 import type { RateLimitStore } from '../limits/rate-limit-store.js';
+import { docsRoutes } from '../openapi/docs-routes.js';
 import type { GatewayOptions } from '../options.js';
 import { type HttpMethod, httpRoute, type Route, route } from '../routes/route.js';
 import { documentSchema, type GatewayDocument, type RouteEntry } from './gateway-document.js';
@@ -92,7 +93,7 @@ async function optionsOf(
   parts: NamedParts,
   found: Violation[],
 ): Promise<GatewayOptions> {
-  const { version: _version, auth, stores, identity, registry: place, rateLimit, routes, ...rest } = document;
+  const { version: _version, auth, stores, identity, registry: place, rateLimit, routes, docs, ...rest } = document;
   const source = tls.fromFiles(identity as FromFilesOptions);
   const handlers = await parts.handlersOf(auth);
   const made: Route[] = [];
@@ -103,9 +104,23 @@ async function optionsOf(
     ...rest,
     identity: source,
     registry: registryOf(place, registries, source, found),
-    routes: [...made, ...parts.routes],
+    routes: [...made, ...parts.routes, ...docsOf(docs, made, handlers, found)],
     ...(rateLimit === undefined ? {} : { rateLimit: withStores(rateLimit, parts.storesOf(stores), found) }),
   } as GatewayOptions;
+}
+
+function docsOf(
+  docs: GatewayDocument['docs'],
+  routes: readonly Route[],
+  handlers: ReadonlyMap<string, AuthHandler>,
+  found: Violation[],
+): readonly Route[] {
+  if (!docs) return [];
+  const { auth: name, scopes, path } = docs;
+  const auth = handlers.get(name);
+  if (auth) return docsRoutes(routes, { auth, ...(scopes ? { scopes } : {}), ...(path ? { path } : {}) });
+  found.push(unknownName('gateway.docs.auth', name, [...handlers.keys()]));
+  return [];
 }
 
 /** Registries that need a connection take the identity of the gateway for it unless they name files of their own. */

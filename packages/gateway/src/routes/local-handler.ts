@@ -4,11 +4,11 @@ import type { LocalRoute } from './route.js';
 /** Answers with what the route itself says. */
 export function localHandler(route: LocalRoute): RouteHandler {
   return async ({ request, answerHeaders }, reply) => {
-    const { status, headers } = await route.answer(request);
+    const { status, headers, body = '' } = await route.answer(request);
     return reply
       .code(status)
       .headers({ ...answerHeaders, ...headers } as Record<string, string>)
       .header('x-request-id', request.id)
-      .send('');
+      .send(body);
   };
 }

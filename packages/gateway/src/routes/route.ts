@@ -87,6 +87,8 @@ export interface LocalRoute {
 
 export interface LocalAnswer {
   readonly status: number;
+  /** Left out: empty. */
+  readonly body?: string;
   readonly headers: Readonly<Record<string, string | readonly string[]>>;
 }
 

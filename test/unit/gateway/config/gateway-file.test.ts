@@ -174,6 +174,9 @@ describe('gateway.yaml', () => {
       'config-reference-broken gateway.auth.both.allOf',
       'config-reference-broken gateway.auth.both.allOf',
     ]);
+    assert.deepEqual(await wrongWith('routes:', 'docs: { auth: staff }\nroutes:'), [
+      'config-reference-broken gateway.docs.auth',
+    ]);
     assert.deepEqual(await wrongWith('local:', 'consul:'), ['config-reference-broken gateway.registry']);
   });
 
