@@ -1,8 +1,8 @@
 import {
   type Clock,
   defaultIdentityTemplate,
+  Metadata,
   parseIdentityTemplate,
-  type SignedUser,
   type TlsHandle,
   USER_METADATA_KEY,
   UserSigner,
@@ -10,7 +10,9 @@ import {
 import type { Principal } from '../auth/handler.js';
 import type { CallMetadata } from '../routes/rpc-handler.js';
 
-interface Remembered extends SignedUser {
+interface Remembered {
+  /** Checked once, sent with every call. */
+  readonly metadata: Metadata;
   /** Ms since the epoch; from then on a new one is made. */
   readonly renewAt: number;
   readonly generation: number;
@@ -41,19 +43,20 @@ export class UserTokens {
   readonly metadata: CallMetadata = ({ principal, route }) => {
     if (!principal || route.kind === 'local') return undefined;
     const target = route.kind === 'rpc' ? route.options.service : route.options.upstream;
-    return { [USER_METADATA_KEY]: this.#tokenFor(principal, target) };
+    return this.#metadataFor(principal, target);
   };
 
-  #tokenFor(principal: Principal, target: string): string {
+  #metadataFor(principal: Principal, target: string): Metadata {
     const now = this.#clock.now();
     const { generation } = this.#signer;
     const tokens = this.#remembered.get(principal) ?? new Map<string, Remembered>();
     this.#remembered.set(principal, tokens);
     const known = tokens.get(target);
-    if (known && known.renewAt > now && known.generation === generation) return known.token;
+    if (known && known.renewAt > now && known.generation === generation) return known.metadata;
     const signed = this.#signer.sign({ ...principal, claims: this.#chosen(principal) }, this.#audienceOf(target));
-    tokens.set(target, { ...signed, renewAt: now + ((signed.expiresAt - now) * 2) / 3, generation });
-    return signed.token;
+    const metadata = Metadata.from({ [USER_METADATA_KEY]: signed.token });
+    tokens.set(target, { metadata, renewAt: now + ((signed.expiresAt - now) * 2) / 3, generation });
+    return metadata;
   }
 
   /** The SPIFFE ID of a service, or the address of a program that the registry does not know. */
