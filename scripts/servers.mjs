@@ -71,11 +71,12 @@ const archiveKeyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 const folder = join(root, '.cache', 'servers');
 const bin = join(folder, 'bin');
 
-/** Finds or fetches all. Resolves with the environment for the tests (PATH) and the names that could not be had. */
-export async function provideServers() {
+/** Finds or fetches all, or those of these names. Resolves with the environment for the tests (PATH) and the names that could not be had. */
+export async function provideServers(names = Object.keys(programs)) {
   const env = { ...process.env, PATH: `${process.env.PATH}${delimiter}${bin}` };
   const missing = await Promise.all(
-    Object.entries(programs).map(async ([name, program]) => {
+    names.map(async (name) => {
+      const program = programs[name];
       if (await works(program, env)) return [];
       await fetchProgram(name, program, env);
       return (await works(program, env)) ? [] : [name];
