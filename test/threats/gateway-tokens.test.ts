@@ -18,14 +18,12 @@ function guardedBy(auth: AuthHandler) {
 describe('tokens at the gateway', () => {
   let issuer: TokenIssuer;
   let world: GatewayWorld;
-  let clock: FakeClock;
 
   before(async () => {
     issuer = await tokenIssuer();
-    clock = fakeClock();
     const { url, ca, jwksUrl } = issuer;
     const auth = jwt({ issuer: url, audience: AUDIENCE, jwks: { url: jwksUrl }, ca });
-    world = await gatewayWorld({ clock, routes: guardedBy(auth) });
+    world = await gatewayWorld({ routes: guardedBy(auth) });
   });
 
   after(async () => {
@@ -155,6 +153,7 @@ describe('tokens at the gateway', () => {
   });
 
   it('a verified token is forgotten at its end, though it is remembered', async () => {
+    const clock = fakeClock();
     await using own = await gatewayWorld({
       clock,
       knowsUsers: false,
