@@ -23,6 +23,8 @@ export interface Part<Job, Result> {
   /** Handed to the next process of the line; empty if there is none. */
   readonly address: string;
   run?(job: Job): Promise<Result>;
+  /** Of another program that does the work. Left out: what this process has used. */
+  usage?(): Promise<Usage>;
   stop(): Promise<void>;
 }
 
@@ -41,7 +43,7 @@ export async function attend<Job, Result>(start: () => Promise<Part<Job, Result>
 }
 
 async function answer<Job, Result>(part: Part<Job, Result>, question: Question<Job>): Promise<Answer<Result>> {
-  if (question.ask === 'usage') return { usage: usage() };
+  if (question.ask === 'usage') return { usage: part.usage ? await part.usage() : usage() };
   if (question.ask === 'run' && part.run) return { result: await part.run(question.job) };
   await part.stop();
   setImmediate(() => process.disconnect());

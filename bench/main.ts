@@ -2,6 +2,7 @@
  * npm run bench -- rpc [options]
  * npm run bench -- registry [--quick] [--out <folder>]
  * npm run bench -- pki [--quick] [--out <folder>]
+ * npm run bench -- gateway [--quick] [--peers <name,name>] [--node <version>] [--rounds <n>] [--duration-ms <n>] [--out <folder>]
  *   --quick              shorter and less exact, under two minutes
  *   --peers <name,name>  some of them
  *   --parts <name,name>  some of unary, streams and idle
@@ -16,11 +17,12 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { benchGateway } from './gateway.js';
 import { benchPki } from './pki.js';
 import { benchRegistry } from './registry.js';
 import { benchRpc } from './rpc.js';
 
-const scenarios = { rpc: benchRpc, registry: benchRegistry, pki: benchPki };
+const scenarios = { rpc: benchRpc, registry: benchRegistry, pki: benchPki, gateway: benchGateway };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -9,6 +9,8 @@ export interface PeerEntry {
   readonly foreign: boolean;
   /** The oldest Node it runs on, where that is younger than ours. */
   readonly minNode?: number;
+  /** A program of this machine that it needs. */
+  readonly command?: string;
   readonly streams: boolean;
   readonly holds: boolean;
   /** In the processes of the peer only, so that none pays for the code of another. */

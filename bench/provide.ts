@@ -24,7 +24,11 @@ const NEWER_NODE = '24';
  * Fetches what the peers need and this machine lacks: packages of others, another Node. A peer for which that fails is left
  * out, by name.
  */
-export async function provide(entries: readonly PeerEntry[], nodeVersion: string | undefined): Promise<Provided> {
+export async function provide(
+  entries: readonly Pick<PeerEntry, 'name' | 'foreign' | 'minNode' | 'command'>[],
+  nodeVersion: string | undefined,
+  processes: Pick<Subject, 'program' | 'roles'>,
+): Promise<Provided> {
   const fetched = new Map<string, Promise<string>>();
   const once = (what: string, fetch: () => Promise<string>) => {
     const running = fetched.get(what) ?? fetch();
@@ -37,13 +41,13 @@ export async function provide(entries: readonly PeerEntry[], nodeVersion: string
 
   const subjects: Subject[] = [];
   const absent: Absent[] = [];
-  for (const { name, foreign, minNode = 0 } of entries) {
+  for (const { name, foreign, minNode = 0, command } of entries) {
     try {
+      if (command !== undefined) await requireCommand(command);
       if (foreign) await once('packages', packages);
       const version = nodeVersion ?? (minNode > ownMajor() ? NEWER_NODE : undefined);
       const node = version === undefined ? undefined : await once(version, () => nodeOf(version));
-      const program = new URL('rpc-process.js', import.meta.url);
-      subjects.push({ name, program, roles: ['orders', 'web'], node });
+      subjects.push({ name, ...processes, node });
     } catch (error) {
       if (!(error instanceof NotFetched)) throw error;
       absent.push({ peer: name, reason: error.message, output: error.output });
@@ -63,6 +67,14 @@ class NotFetched extends Error {
 
 function ownMajor(): number {
   return Number(process.versions.node.split('.')[0]);
+}
+
+async function requireCommand(command: string): Promise<void> {
+  try {
+    await promisify(execFile)(command, ['-v'], { timeout: 10_000 });
+  } catch (error) {
+    throw new NotFetched(`there is no ${command} on this machine`, String(error));
+  }
 }
 
 /** Resolves with what it printed, rejects with NotFetched. */

@@ -58,7 +58,10 @@ export async function benchRpc(options: RpcBenchOptions): Promise<void> {
   const chosenParts = choose('part', Object.keys(parts) as Part[], options.parts, (name) => name);
   const chosenPeers = choose('peer', peers, options.peers, ({ name }) => name);
 
-  const { subjects, absent } = await provide(chosenPeers, options.node);
+  const { subjects, absent } = await provide(chosenPeers, options.node, {
+    program: new URL('rpc-process.js', import.meta.url),
+    roles: ['orders', 'web'],
+  });
   for (const { peer, reason, output } of absent) onProgress(`left out: ${peer}: ${reason}\n${output}`);
   if (subjects.length === 0) throw new Error('There is no peer left to measure.');
   const contestants = subjects.flatMap((subject) =>
@@ -82,13 +85,22 @@ export async function benchRpc(options: RpcBenchOptions): Promise<void> {
 }
 
 /** All, or those that are named. Throws if there is no such one. */
-function choose<T>(what: string, all: readonly T[], names: readonly string[] | undefined, nameOf: (one: T) => string) {
+export function choose<T>(
+  what: string,
+  all: readonly T[],
+  names: readonly string[] | undefined,
+  nameOf: (one: T) => string,
+) {
   const unknown = names?.find((name) => !all.some((one) => nameOf(one) === name));
   if (unknown !== undefined)
     throw new Error(`There is no ${what} ${unknown}; there are: ${all.map(nameOf).join(', ')}.`);
   return names ? all.filter((one) => names.includes(nameOf(one))) : all;
 }
 
-function packagesOf(contestants: readonly Contestant[], foreign: boolean): string[] {
+/** Those of bench/foreign, or those of this repository. */
+export function packagesOf(
+  contestants: readonly Pick<PeerEntry, 'foreign' | 'packages'>[],
+  foreign: boolean,
+): string[] {
   return [...new Set(contestants.filter((one) => one.foreign === foreign).flatMap(({ packages }) => packages))];
 }

@@ -10,6 +10,7 @@ import { capture, root } from './process.mjs';
 /**
  * `suite`: the release of Debian that carries this version; left out, what the machine's own sources have is right.
  * `libraries`: which of the packages' dependencies come along; the rest (libc) every system has.
+ * `missing`: whatever this machine would have to install for it comes along.
  * `commands`: name on the PATH, its path in the packages, and the arguments and answer by which it is known to work.
  * `env`: variables that hold paths inside the packages.
  */
@@ -27,6 +28,29 @@ const programs = {
   },
   'etcd-3.4': etcd('3.4', 'bookworm'),
   'etcd-3.5': etcd('3.5', 'trixie'),
+  'redis-server': {
+    packages: ['redis-server', 'redis-tools'],
+    libraries: /^lib(?:ssl|lzf|jemalloc|atomic)/,
+    commands: {
+      'redis-server': { path: 'usr/bin/redis-server', probe: ['--version'], answer: /^Redis server v=[67]\./m },
+    },
+  },
+  chromium: {
+    packages: ['chromium-headless-shell', 'fonts-dejavu-core'],
+    missing: true,
+    commands: {
+      'chromium-headless-shell': {
+        path: 'usr/lib/chromium/chromium-headless-shell',
+        probe: ['--version'],
+        answer: /\d+\.\d+/,
+      },
+    },
+  },
+  nginx: {
+    packages: ['nginx'],
+    libraries: /^lib(?:ssl|pcre2|crypt)/,
+    commands: { nginx: { path: 'usr/sbin/nginx', probe: ['-v'], answer: /nginx\/1\./ } },
+  },
 };
 
 function etcd(version, suite) {
@@ -47,11 +71,12 @@ const archiveKeyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 const folder = join(root, '.cache', 'servers');
 const bin = join(folder, 'bin');
 
-/** Finds or fetches all. Resolves with the environment for the tests (PATH) and the names that could not be had. */
-export async function provideServers() {
+/** Finds or fetches all, or those of these names. Resolves with the environment for the tests (PATH) and the names that could not be had. */
+export async function provideServers(names = Object.keys(programs)) {
   const env = { ...process.env, PATH: `${process.env.PATH}${delimiter}${bin}` };
   const missing = await Promise.all(
-    Object.entries(programs).map(async ([name, program]) => {
+    names.map(async (name) => {
+      const program = programs[name];
       if (await works(program, env)) return [];
       await fetchProgram(name, program, env);
       return (await works(program, env)) ? [] : [name];
@@ -99,7 +124,7 @@ async function sources({ suite }) {
 }
 
 /** False when the machine has no apt, no archive or no such package. */
-async function download(home, { suite, packages, libraries, commands }) {
+async function download(home, { suite, packages, libraries, missing, commands }) {
   const apt = [
     ...['-o', `Dir::State::Lists=${join(home, 'lists')}`],
     ...['-o', `Dir::Cache=${join(home, 'cache')}`],
@@ -115,6 +140,11 @@ async function download(home, { suite, packages, libraries, commands }) {
     const names = [...depends.output.matchAll(/Depends: (\S+)/g)].map(([, name]) => name);
     wanted.push(...names.filter((name) => libraries.test(name)));
   }
+  if (missing) {
+    const install = await capture('apt-get', [...apt, '-qs', '--no-install-recommends', 'install', ...packages]);
+    const names = [...install.output.matchAll(/^Inst (\S+)/gm)].map(([, name]) => name);
+    wanted.push(...names.filter((name) => !packages.includes(name)));
+  }
   const archives = join(home, 'packages');
   const got = await capture('apt-get', [...apt, '-q', 'download', ...wanted], { cwd: archives });
   if (got.code !== 0) return false;
@@ -128,7 +158,7 @@ async function download(home, { suite, packages, libraries, commands }) {
 function writeWrappers(programRoot, { commands, env = {} }) {
   mkdirSync(bin, { recursive: true });
   const libraries = readdirSync(programRoot, { recursive: true, encoding: 'utf8' })
-    .filter((file) => /\.so\.\d+$/.test(file))
+    .filter((file) => /\.so(?:\.\d+)*$/.test(file))
     .map((file) => join(programRoot, dirname(file)));
   const variables = [
     ...(libraries.length > 0 ? [`LD_LIBRARY_PATH='${[...new Set(libraries)].join(':')}'`] : []),

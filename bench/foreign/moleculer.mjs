@@ -24,7 +24,8 @@ export const peer = {
   },
 };
 
-function brokerOf(nodeID, options) {
+/** One without logs, validation, tracing and metrics; `options` are those of the TCP transporter. */
+export function brokerOf(nodeID, options) {
   return new ServiceBroker({
     nodeID,
     logger: false,

@@ -19,7 +19,7 @@ import { type BlobRequest, blobOf, orderOf, type Peer, receiptOf } from '../peer
 
 const Receipt = z.object({ id: z.string(), customer: z.string(), cents: z.int(), lines: z.array(z.string()) });
 
-const Orders = defineContract('bench.orders.v1.Orders', {
+export const Orders = defineContract('bench.orders.v1.Orders', {
   place: unary(
     z.object({
       id: z.string().min(1),
@@ -52,9 +52,10 @@ export const peer: Peer = {
       name: 'orders',
       server: server({ limits: { maxConnections: 4000, maxConnectionsPerPeer: 4000 } }),
       authorize: [
-        allow({ from: WEB, to: 'bench.orders.v1.Orders/*' }),
+        allow({ from: [WEB, GATEWAY], to: 'bench.orders.v1.Orders/*' }),
         allow({ from: WEB, to: 'bench.blobs.v1.Blobs/*' }),
       ],
+      users: { from: GATEWAY },
     });
     service.handle(Orders, {
       place: receiptOf,
@@ -96,6 +97,8 @@ export const peer: Peer = {
 };
 
 const WEB = 'spiffe://bench.test/svc/web';
+/** Of the gateway benchmark, which has the same service behind it. */
+const GATEWAY = 'spiffe://bench.test/svc/gateway';
 
 /** A caller has one connection to an instance. For many, a pool is told that each leads somewhere else. */
 async function holder({ identity }: Place, address: string) {
@@ -123,11 +126,17 @@ async function holder({ identity }: Place, address: string) {
   };
 }
 
-function common({ folder, identity }: Place) {
+/** Where the processes of a line find each other. */
+export function registryOf({ folder }: Place) {
+  return registry.local({ directory: join(folder, 'registry') });
+}
+
+function common(place: Place) {
+  const { identity } = place;
   return {
     version: '1.0.0',
     tls: tls.fromFiles({ cert: identity.cert, key: identity.key, ca: identity.ca }),
-    registry: registry.local({ directory: join(folder, 'registry') }),
+    registry: registryOf(place),
     logger: silentLogger,
     drain: { spreadMs: 0, graceMs: 500 },
   };

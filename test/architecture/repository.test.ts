@@ -27,6 +27,11 @@ describe('the repository', () => {
     assert.equal(check.code, 0, check.stderr);
   });
 
+  it('offers editors the schema of gateway.yaml as it is', async () => {
+    const check = await runNode([join(root, 'scripts/gateway-schema.mjs'), '--check']);
+    assert.equal(check.code, 0, check.stderr);
+  });
+
   it('links to nothing that is not there', () => {
     const pages = trackedFiles().filter((path) => path.endsWith('.md'));
     const broken = pages.flatMap((page) =>

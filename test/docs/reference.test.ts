@@ -36,6 +36,16 @@ const tables: readonly { readonly type: string; readonly source: string; readonl
   { type: 'InstanceRecord', source: 'core/src/registry/registry.ts', page: 'registries' },
   { type: 'RegistryConformanceOptions', source: 'testing/src/registry-conformance.ts', page: 'registries' },
   { type: 'MeshOptions', source: 'testing/src/mesh.ts', page: 'testing' },
+  { type: 'GatewayOptions', source: 'gateway/src/options.ts', page: 'gateway' },
+  { type: 'GatewayLimits', source: 'gateway/src/options.ts', page: 'gateway' },
+  { type: 'WebTlsOptions', source: 'core/src/tls/web-certificates.ts', page: 'gateway' },
+  { type: 'CommonRouteOptions', source: 'gateway/src/routes/route.ts', page: 'gateway' },
+  { type: 'RpcRouteOptions', source: 'gateway/src/routes/route.ts', page: 'gateway' },
+  { type: 'HttpRouteOptions', source: 'gateway/src/routes/route.ts', page: 'gateway' },
+  { type: 'CorsOptions', source: 'gateway/src/cors.ts', page: 'gateway' },
+  { type: 'CommonRateLimitOptions', source: 'gateway/src/limits/rate-limit.ts', page: 'gateway' },
+  { type: 'RedisOptions', source: 'gateway/src/limits/redis-options.ts', page: 'gateway' },
+  { type: 'JwtOptions', source: 'gateway/src/auth/jwt-options.ts', page: 'gateway-authentication' },
   { type: 'ConsoleLoggerOptions', source: 'core/src/events/console-logger.ts', page: 'events' },
 ];
 

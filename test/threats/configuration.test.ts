@@ -14,6 +14,7 @@ import {
   tls,
   type ViolationId,
 } from '@sallyport/core';
+import { type Gateway, gateway, httpRoute, type JwtOptions, jwt, type Route, redis, route } from '@sallyport/gateway';
 import { type Authority, createAuthority, fromAuthority, fromWorkloadApi, type IdentityFiles } from '@sallyport/pki';
 import { createService, registry, server } from 'sallyport';
 import { Echo } from '../support/echo.js';
@@ -58,6 +59,41 @@ interface Configuration {
   readonly service?: object;
   readonly client?: object;
   readonly env?: Readonly<Record<string, string>>;
+  /** Of a gateway, which then stands in place of the service. */
+  readonly gateway?: object;
+}
+
+const lookUp = route('GET', '/v1/greetings/:text', Echo.say, { service: 'greeter', public: true });
+
+async function gatewayOf(at: Place, configuration: object): Promise<Gateway> {
+  const web = await at.authority.issue({ id: ID, dns: ['shop.test'] }).write(join(at.folder.path, 'web'));
+  const identity = at.authority.issue({ id: `spiffe://${DOMAIN}/svc/gateway` });
+  return gateway({
+    listen: `127.0.0.1:${at.port}`,
+    tls: { certificates: [{ cert: web.cert, key: web.key }] },
+    identity: tls.fromFiles(await identity.write(join(at.folder.path, 'gateway'))),
+    registry: registry.local({ directory: at.registry }),
+    routes: [lookUp],
+    logger: silentLogger,
+    ...configuration,
+  });
+}
+
+/** Routes as JavaScript may write them. */
+function routes(...given: { readonly path?: string; readonly target?: unknown; readonly options?: object }[]): object {
+  const good = { service: 'greeter', public: true };
+  const made = given.map(({ path = '/v1/greetings/:text', target = Echo.say, options = good }) =>
+    route('GET', path, target as typeof Echo.say, options as Route['options'] as never),
+  );
+  return { gateway: { routes: made } };
+}
+
+const verifying = { kty: 'OKP', crv: 'Ed25519', x: '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo' };
+
+/** A route behind tokens, with an option that is wrong. */
+function tokens(wrong: object): object {
+  const good = { issuer: 'https://127.0.0.1:1', audience: 'https://shop.test', jwks: { keys: [verifying] } };
+  return routes({ options: { service: 'greeter', auth: jwt({ ...good, ...wrong } as JwtOptions) } });
 }
 
 function serviceOf(at: Place, configuration: Configuration): Service {
@@ -78,7 +114,7 @@ function serviceOf(at: Place, configuration: Configuration): Service {
 async function refusalOf(at: Place, configuration: Configuration): Promise<InsecureConfigurationError> {
   const before = { ...process.env };
   Object.assign(process.env, configuration.env);
-  const service = serviceOf(at, configuration);
+  const service = configuration.gateway ? await gatewayOf(at, configuration.gateway) : serviceOf(at, configuration);
   try {
     await service.start();
   } catch (error) {
@@ -106,11 +142,15 @@ function at(path: string, configure: Case['configure']): Case {
   return { path, configure };
 }
 
-/** What only a running registry can tell, and what concerns an authority, with the tests that show it there. */
+/** What no options of a factory can hold, or only a running registry or authority can tell, with the tests that show it there. */
 const shownElsewhere = {
   'authority-dropped-early': ['integration/authority-change.test.ts'],
   'authority-key-plain': ['integration/authority-start.test.ts'],
   'authority-store-unusable': ['integration/authority-start.test.ts'],
+  'config-file-invalid': ['unit/gateway/config/gateway-file.test.ts'],
+  'config-file-writable': ['unit/gateway/config/gateway-file.test.ts'],
+  'config-reference-broken': ['unit/gateway/config/gateway-file.test.ts'],
+  'secret-in-arguments': ['unit/cli/gateway-flags.test.ts'],
   'registry-credential-too-powerful': ['integration/consul/security.test.ts', 'integration/etcd/security.test.ts'],
 } as const;
 
@@ -123,6 +163,18 @@ function consul(at: Place, wrong: object): Configuration {
     token: secret.env('PATH'),
   };
   return { service: { registry: registry.consul({ ...good, ...wrong } as never) } };
+}
+
+const quota = { name: 'shared', by: 'address', limit: 10, windowMs: 1000, everywhere: true };
+
+/** A Redis that holds the counts, with an option that is wrong. Nobody is asked: options are judged first. */
+function redisAt(at: Place, wrong: object) {
+  const good = { url: 'rediss://127.0.0.1:6379', ca: at.files.ca, password: secret.env('PATH') };
+  return redis({ ...good, ...wrong } as never);
+}
+
+function sharedQuota(at: Place, wrong: object): Configuration {
+  return { gateway: { rateLimit: [{ ...quota, store: redisAt(at, wrong), onStoreFailure: 'refuse' }] } };
 }
 
 /** For every violation a configuration that has it. */
@@ -233,6 +285,31 @@ const cases: Readonly<Record<Exclude<ViolationId, keyof typeof shownElsewhere>, 
     chmodSync(file, 0o666);
     return { service: { authorize: rules.fromFile(file) } };
   }),
+  'route-access-missing': at('gateway.routes[0]', () => routes({ options: { service: 'greeter' } })),
+  'route-conflict': at('gateway.routes[1]', () => routes({}, { path: '/v1/greetings/today' })),
+  'route-invalid': at('gateway.routes[0].path', () => routes({ path: '/v1/*' })),
+  'route-method-unknown': at('gateway.routes[0].target', () => routes({ target: {} })),
+  'cors-origin-unsafe': at('gateway.cors.origins[0]', () => ({ gateway: { cors: { origins: ['*'] } } })),
+  'upstream-plaintext': at('gateway.routes[0].upstream', () => ({
+    gateway: { routes: [httpRoute('GET', '/', { upstream: 'http://10.0.0.7', public: true })] },
+  })),
+  'cache-shared-between-users': at('gateway.routes[0].cache.by', () => {
+    const auth = { kind: 'test', check: async () => [], open: async () => undefined };
+    return routes({ options: { service: 'greeter', auth, cache: { ttlMs: 1000 } } });
+  }),
+  'rate-limit-failure-undeclared': at('gateway.rateLimit[0].onStoreFailure', (place) => ({
+    gateway: { rateLimit: [{ ...quota, store: redisAt(place, {}) }] },
+  })),
+  'store-plaintext': at('redis.url', (place) => sharedQuota(place, { url: 'redis://127.0.0.1:6379' })),
+  'store-anonymous': at('redis.password', (place) => sharedQuota(place, { password: undefined })),
+  'auth-token-unpinned': at('jwt.audience', () => tokens({ audience: undefined })),
+  'auth-algorithm-unsafe': at('jwt.algorithms[0]', () => tokens({ algorithms: ['none'] })),
+  'auth-key-weak': at('jwt.jwks.keys', () => tokens({ jwks: { keys: [{ kty: 'RSA', n: 'AQAB', e: 'AQAB' }] } })),
+  'auth-key-private': at('jwt.jwks.keys', () => tokens({ jwks: { keys: [{ ...verifying, d: 'AAAA' }] } })),
+  'auth-source-insecure': at('jwt.jwks.url', () => tokens({ jwks: { url: 'http://127.0.0.1:1/keys' } })),
+  'auth-source-unavailable': at('jwt.jwks.url', () => tokens({ jwks: { url: 'https://127.0.0.1:1/keys' } })),
+  'admin-exposed': at('gateway.admin.listen', ({ port }) => ({ gateway: { admin: { listen: `0.0.0.0:${port}` } } })),
+  'gateway-host-uncovered': at('gateway.hosts', () => ({ gateway: { hosts: ['admin.test'] } })),
 };
 
 describe('a configuration', () => {
@@ -245,6 +322,17 @@ describe('a configuration', () => {
     assert.equal(service.state, 'ready');
     assert.ok(await isListening(at.port));
     await service.stop();
+  });
+
+  it('starts as a gateway too, which is what the cases of the gateway differ from', async () => {
+    using at = await place();
+    const door = await gatewayOf(at, {});
+
+    await door.start();
+
+    assert.equal(door.state, 'ready');
+    assert.ok(await isListening(at.port));
+    await door.stop();
   });
 
   it('T74 has a case here for every entry of the catalogue', () => {

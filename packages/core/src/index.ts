@@ -58,7 +58,7 @@ export type { ServiceClientOptions } from './service/client-options.js';
 export { createService, type Service } from './service/create-service.js';
 export type { ServiceState } from './service/lifecycle.js';
 export type { Readiness } from './service/readiness.js';
-export { type RunOptions, runService } from './service/run-service.js';
+export { type Runnable, type RunOptions, runService } from './service/run-service.js';
 export type { ServiceOptions } from './service/service-options.js';
 export type {
   DirectoryOptions,
@@ -81,3 +81,4 @@ export {
   type FieldViolation,
   type StatusDetail,
 } from './transport/status-details.js';
+export type { User } from './user/user.js';

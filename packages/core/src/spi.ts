@@ -37,6 +37,7 @@ export { type IdentityPattern, parsePattern } from './identity/matcher.js';
 export type { PeerIdentity } from './identity/peer-identity.js';
 export { peerIdentityOf } from './identity/peer-identity.js';
 export { defaultIdentityTemplate, type IdentityTemplate, parseIdentityTemplate } from './identity/template.js';
+export { bindAddress, isWildcard, wildcardViolations } from './policy/bind-address.js';
 export { checkEnvironment, type Environment } from './policy/environment-guard.js';
 export { InsecureConfigurationError } from './policy/insecure-configuration-error.js';
 export { durationMs, type LimitRange, limit, type ParsedOptions, parseOptions } from './policy/options.js';
@@ -105,6 +106,7 @@ export {
   revocationKeysOf,
   revocationProblem,
 } from './tls/revocation.js';
+export { type LoadedServerTrust, loadServerTrust, type ServerTrust } from './tls/server-trust.js';
 export type { Suspension, TlsContext, TlsHandle, TlsMaterial, TlsSource } from './tls/source.js';
 export { successionProblem } from './tls/succession.js';
 export {
@@ -115,6 +117,14 @@ export {
   type RevocationVerdict,
   verifyPeer,
 } from './tls/verify-peer.js';
+export { type WebAgentOptions, webAgent } from './tls/web-agent.js';
+export {
+  type WebCertificateFiles,
+  type WebTls,
+  type WebTlsHandle,
+  type WebTlsOptions,
+  webTls,
+} from './tls/web-certificates.js';
 export { Metadata, type MetadataInit, type MetadataValue } from './transport/metadata.js';
 export { decodeStatusDetails, encodeStatusDetails } from './transport/status-details.js';
 export type {
@@ -135,3 +145,5 @@ export type {
   UnaryFlight,
   UnaryResult,
 } from './transport/transport.js';
+export { USER_METADATA_KEY, type UserStatement } from './user/user.js';
+export { type SignedUser, UserSigner } from './user/user-signer.js';

@@ -400,7 +400,7 @@ class PooledConnection implements Connection {
     } catch (error) {
       this.#refused(error);
       throw error instanceof ServerRefusedError
-        ? new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`)
+        ? new CallError('UNAVAILABLE', `${this.#address}: ${this.#lastFailure}`, { cause: error })
         : error;
     }
   }

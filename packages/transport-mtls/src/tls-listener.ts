@@ -7,6 +7,7 @@ import {
   every,
   type HandshakeRefusal,
   handshakeRefusal,
+  isWildcard,
   type Listener,
   type PeerIdentity,
   type PeerVerdict,
@@ -21,7 +22,7 @@ import {
 import { coarse, lifeOf, spread } from './connection-life.js';
 import { FloodGuard, maxUnexplainedOfPeer } from './flood-guard.js';
 import type { LaneConnection, MakeServerLane, ServerLane } from './lane.js';
-import { isWildcard, type ResolvedServerOptions } from './server-options.js';
+import type { ResolvedServerOptions } from './server-options.js';
 
 /** How often connections are checked for floods and certificates that end, ms. */
 const PATROL_MS = 1000;

@@ -1,9 +1,18 @@
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { root } from '../repository.js';
 
 /** What scripts/servers.mjs fetches, by the names under which it puts them on the PATH. */
-export type ServerProgram = 'consul-1.8.7' | 'etcd-3.4' | 'etcdctl-3.4' | 'etcd-3.5' | 'etcdctl-3.5';
+export type ServerProgram =
+  | 'consul-1.8.7'
+  | 'etcd-3.4'
+  | 'etcdctl-3.4'
+  | 'etcd-3.5'
+  | 'etcdctl-3.5'
+  | 'redis-server'
+  | 'nginx'
+  | 'chromium-headless-shell';
 
 /**
  * What the servers get of our environment: the PATH, with the fetched programs on it also where mocha was started by hand.
@@ -27,7 +36,20 @@ export function requireServers(...names: readonly ServerProgram[]): void {
   });
 }
 
+/** Where a program is, for whoever starts it by other means than its name. Throws when it is nowhere. */
+export function programPath(name: ServerProgram): string {
+  const found = serverEnvironment.PATH.split(delimiter)
+    .map((folder) => join(folder, name))
+    .find(existsSync);
+  if (found === undefined) throw new Error(`${name} is not on this machine`);
+  return found;
+}
+
 function isThere(name: ServerProgram): boolean {
-  const flag = name.startsWith('etcd-') ? '--version' : 'version';
-  return spawnSync(name, [flag], { env: serverEnvironment, timeout: 10_000 }).status === 0;
+  return spawnSync(name, [versionFlag(name)], { env: serverEnvironment, timeout: 10_000 }).status === 0;
+}
+
+function versionFlag(name: ServerProgram): string {
+  if (name === 'nginx') return '-v';
+  return /^(?:etcd-|redis-|chromium-)/.test(name) ? '--version' : 'version';
 }

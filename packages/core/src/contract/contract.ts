@@ -29,6 +29,8 @@ export interface Method<
   readonly path: string;
   readonly request: Codec<Sent, Received>;
   readonly response: Codec<Returned, Result>;
+  /** What the messages look like, for documentation and conversion; undefined for gRPC definitions. */
+  readonly schemas?: { readonly request: z.ZodType; readonly response: z.ZodType };
 }
 
 export type Methods = Readonly<Record<string, Method>>;

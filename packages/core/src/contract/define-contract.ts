@@ -125,6 +125,7 @@ function buildMethod(contract: string, name: string, shape: MethodShape, limits:
     path: `/${contract}/${name}`,
     request: requestCodec(shape.request, limits),
     response: responseCodec(shape.response, limits),
+    schemas: Object.freeze({ request: shape.request, response: shape.response }),
   });
 }
 

@@ -50,6 +50,23 @@ export interface EventMap {
   /** Everything of this participant is registered with the new credential: the old one may be revoked. */
   'registry-credential-rotated': { registry: string; credential: string };
   'configuration-refused': { violations: readonly Violation[] };
+  /** The gateway has ended a request before any service saw it, or could not answer it. `code` is that of the problem. */
+  'request-refused': {
+    request: string;
+    method: string;
+    path: string;
+    status: number;
+    code: string;
+    remoteAddress: string;
+    detail: string;
+    subject?: string;
+  };
+  /** What tokens are judged by, e.g. an issuer's keys: `stale` uses what was fetched last, `down` refuses. */
+  'auth-source-state': { source: string; state: 'fresh' | 'stale' | 'down'; detail: string };
+  /** A call claimed to be made for a user, and that was not to be believed. */
+  'user-refused': { peer: string; method: string; detail: string };
+  /** What counts requests for several gateways has gone, or has come back. */
+  'rate-limit-store-state': { store: string; state: 'up' | 'down'; detail: string };
   // Certificates and rules
   rotated: { identity: string; serial: string; notAfter: number; generation: number };
   'rotation-failed': { detail: string };
@@ -69,6 +86,10 @@ export interface EventMap {
   'certificates-revoked': { identity: string; serials: readonly string[]; reason: string; by: string };
   /** It cannot sign, write or publish now; what it published last stays. */
   'authority-degraded': { detail: string };
+  // Configuration of the gateway
+  'config-reloaded': { file: string; routes: number };
+  /** The last good configuration stays in force. */
+  'config-reload-failed': { file: string; detail: string };
   // Lifecycle
   'service-state': { from: ServiceState; to: ServiceState };
   readiness: { ready: boolean; reasons: readonly string[] };

@@ -20,6 +20,10 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   'registry-credential-too-powerful': 'warn',
   'registry-credential-rotated': 'info',
   'configuration-refused': 'error',
+  'request-refused': 'info',
+  'auth-source-state': 'warn',
+  'user-refused': 'warn',
+  'rate-limit-store-state': 'warn',
   rotated: 'info',
   'rotation-failed': 'error',
   expiring: 'warn',
@@ -32,6 +36,8 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   'issuance-refused': 'warn',
   'certificates-revoked': 'warn',
   'authority-degraded': 'error',
+  'config-reloaded': 'info',
+  'config-reload-failed': 'error',
   'service-state': 'debug',
   readiness: 'info',
   listening: 'info',
@@ -44,7 +50,8 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
 };
 
 export function levelOf(event: SallyportEvent): LogLevel {
-  if (event.type === 'registry-state' && event.state === 'fresh') return 'info';
   if (event.type === 'revocation-stale' && event.remainingMs === 0) return 'error';
+  if ((event.type === 'registry-state' || event.type === 'auth-source-state') && event.state === 'fresh') return 'info';
+  if (event.type === 'rate-limit-store-state' && event.state === 'up') return 'info';
   return levels[event.type];
 }

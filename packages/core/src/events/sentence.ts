@@ -31,6 +31,14 @@ function sentence(event: SallyportEvent): string {
       return `the ${event.registry} registry knows the new ${event.credential}; the old one may be revoked`;
     case 'configuration-refused':
       return `refused to start: ${event.violations.map((v) => `${v.id} at ${v.path}`).join(', ')}`;
+    case 'request-refused':
+      return `answered ${event.method} ${event.path} of ${event.subject ?? event.remoteAddress} with ${event.status} ${event.code}: ${event.detail}`;
+    case 'auth-source-state':
+      return `${event.source} is ${event.state}${event.detail === '' ? '' : `: ${event.detail}`}`;
+    case 'user-refused':
+      return `refused the user that ${event.peer} named for ${event.method}: ${event.detail}`;
+    case 'rate-limit-store-state':
+      return `${event.store} is ${event.state} for rate limits: ${event.detail}`;
     case 'rotated':
       return `rotated to certificate ${event.serial} of ${event.identity}, valid until ${new Date(event.notAfter).toISOString()}`;
     case 'rotation-failed':
@@ -57,6 +65,10 @@ function sentence(event: SallyportEvent): string {
       return `${event.by} revoked ${event.identity}: ${event.serials.length} certificates (${event.reason})`;
     case 'authority-degraded':
       return `the authority cannot do all it should: ${event.detail}`;
+    case 'config-reloaded':
+      return `now ${event.routes} routes from ${event.file}`;
+    case 'config-reload-failed':
+      return `kept the last good configuration of ${event.file}: ${event.detail}`;
     case 'service-state':
       return `${event.from} -> ${event.to}`;
     case 'readiness':

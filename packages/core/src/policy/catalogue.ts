@@ -48,6 +48,11 @@ const entries = {
     problem: 'a credential stands literally in the configuration',
     fix: 'use secret.env("NAME"), secret.file("/path") or secret.from(store)',
   },
+  'secret-in-arguments': {
+    severity: 'critical',
+    problem: 'key material stands on the command line, which every process of the machine can read',
+    fix: 'name a file: a private key has no place at the edge at all, a public one is read from its file',
+  },
   'secret-unavailable': {
     severity: 'high',
     problem: 'the secret could not be read, or is empty',
@@ -253,6 +258,113 @@ const entries = {
     severity: 'critical',
     problem: 'others can change who may call, because the rule file or a folder on its path is writable by them',
     fix: 'chmod go-w the file and its folders (following symbolic links)',
+  },
+  // Gateway
+  'route-access-missing': {
+    severity: 'critical',
+    problem: 'the route does not say who may use it',
+    fix: 'give auth: a handler such as jwt({...}), or say public: true',
+  },
+  'route-conflict': {
+    severity: 'high',
+    problem: 'two routes match the same requests, so one of them hides the other',
+    fix: 'give one of them another path',
+  },
+  'route-invalid': {
+    severity: 'high',
+    problem: 'the path of the route is not valid',
+    fix: 'write literals and parameters, e.g. /v1/orders/:id',
+  },
+  'route-method-unknown': {
+    severity: 'high',
+    problem: 'the route leads to no method of a contract',
+    fix: 'pass a method of a contract, e.g. Billing.charge',
+  },
+  'cors-origin-unsafe': {
+    severity: 'critical',
+    problem: 'pages that nobody trusts could read the answers',
+    fix: 'name exact origins, e.g. https://shop.example',
+  },
+  'admin-exposed': {
+    severity: 'critical',
+    problem: 'other machines could reach what is told to this one alone, in clear text and without asking who they are',
+    fix: 'listen on loopback, e.g. 127.0.0.1:9090',
+  },
+  'config-file-invalid': {
+    severity: 'high',
+    problem: 'the configuration file cannot be read or is not YAML',
+    fix: 'check the path, the permissions of its folder, and the line that is named',
+  },
+  'config-file-writable': {
+    severity: 'critical',
+    problem: 'others can change what the gateway does, because the file or a folder on its path is writable by them',
+    fix: 'chmod go-w the file and its folders (following symbolic links)',
+  },
+  'config-reference-broken': {
+    severity: 'high',
+    problem: 'the configuration names something that is not there',
+    fix: 'correct the name; modules are written ./contracts.js#Billing.charge',
+  },
+  'gateway-host-uncovered': {
+    severity: 'high',
+    problem: 'no certificate covers the host, so every client would refuse the gateway',
+    fix: 'give a certificate that names the host, or take it out of hosts',
+  },
+  // Authentication at the gateway
+  'auth-token-unpinned': {
+    severity: 'critical',
+    problem: 'tokens of other issuers, for other programs or of other kinds would be taken',
+    fix: 'name the issuer, the audience and, where it is not at+jwt, the type of the tokens',
+  },
+  'auth-algorithm-unsafe': {
+    severity: 'critical',
+    problem: 'the list of algorithms lets somebody sign tokens who should not',
+    fix: 'name asymmetric algorithms, e.g. ES256, or HS256 alone together with a secret',
+  },
+  'auth-key-weak': {
+    severity: 'critical',
+    problem: 'the key that tokens are verified with can be guessed or broken',
+    fix: 'use P-256, P-384, P-521, Ed25519, RSA of at least 2048 bits or a secret of at least 32 bytes',
+  },
+  'auth-key-private': {
+    severity: 'critical',
+    problem: 'a key that signs tokens stands where only keys that verify them belong',
+    fix: 'publish and configure public keys alone, and replace the key that was shown',
+  },
+  'auth-source-insecure': {
+    severity: 'critical',
+    problem: 'what tokens are judged by would come over an unprotected connection',
+    fix: 'give an https:// address without credentials in it',
+  },
+  'auth-source-unavailable': {
+    severity: 'high',
+    problem: 'the issuer of the tokens cannot be asked, so nobody could be let in',
+    fix: 'check the address and its certificate, or give keys to begin with: jwks: { url, keys }',
+  },
+  'upstream-plaintext': {
+    severity: 'critical',
+    problem: 'requests would go on to the service in clear text, to whoever answers there',
+    fix: 'give an https:// address and who must answer there (expect), or the name of a service',
+  },
+  'cache-shared-between-users': {
+    severity: 'critical',
+    problem: 'the answer for one user would be given to the next',
+    fix: "say by: ['subject'], or leave cache out",
+  },
+  'rate-limit-failure-undeclared': {
+    severity: 'high',
+    problem: 'nobody has decided what happens to requests while the shared store is down',
+    fix: "say onStoreFailure: 'allow' (favours your users) or 'refuse' (protects what is behind)",
+  },
+  'store-plaintext': {
+    severity: 'critical',
+    problem: 'the address of the store is not rediss://: its password would travel in clear text',
+    fix: 'give a rediss:// address and the CA of the server',
+  },
+  'store-anonymous': {
+    severity: 'critical',
+    problem: 'the store would be used without a password; whoever reaches it can lift every limit',
+    fix: 'give the password of a user of its own as a Secret, e.g. password: secret.file("/run/secrets/redis")',
   },
 } as const satisfies Record<string, Entry>;
 

@@ -39,7 +39,12 @@ export interface LimitRange {
 
 /** A whole number that bounds something. Zero, negative and infinite values are `limit-unbounded`. */
 export function limit({ min = 1, max = Number.MAX_SAFE_INTEGER }: LimitRange = {}): z.ZodType<number, number> {
-  return z.custom<number>().superRefine((value: unknown, context) => {
+  const bounds = {
+    type: 'integer',
+    minimum: min,
+    ...(max === Number.MAX_SAFE_INTEGER ? {} : { maximum: max }),
+  } as const;
+  const checked = z.custom<number>().superRefine((value: unknown, context) => {
     const refuse = (id: ViolationId, message: string) =>
       context.addIssue({ code: 'custom', message, params: { violation: id } });
     if (value === undefined) refuse('option-missing', 'the option is required');
@@ -49,6 +54,8 @@ export function limit({ min = 1, max = Number.MAX_SAFE_INTEGER }: LimitRange = {
     else if (value > max) refuse('limit-unbounded', `at most ${max} is allowed`);
     else if (value < min) refuse('option-invalid', `at least ${min} is needed`);
   });
+  // For whoever makes a JSON Schema of it.
+  return checked.meta(bounds);
 }
 
 /** A duration in milliseconds, bounded by what a timer can wait (24.8 days). */

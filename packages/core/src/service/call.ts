@@ -3,6 +3,7 @@ import { CallError } from '../errors.js';
 import type { PeerIdentity } from '../identity/peer-identity.js';
 import { MAX_METADATA_BYTES, Metadata, type MetadataInit } from '../transport/metadata.js';
 import type { IncomingCall } from '../transport/transport.js';
+import { USER_METADATA_KEY, type User } from '../user/user.js';
 
 /** What a handler knows of the call it serves. */
 export interface Call {
@@ -10,6 +11,11 @@ export interface Call {
   readonly method: string;
   /** The caller, verified. */
   readonly peer: PeerIdentity;
+  /**
+   * For whom the call is made, verified; undefined where the caller names nobody, and for services without the option
+   * `users`.
+   */
+  readonly user: User | undefined;
   /** Metadata of the caller. */
   readonly metadata: Metadata;
   /** Ms since the epoch; Infinity when the caller set no deadline. Calls made while serving this one inherit it. */
@@ -31,15 +37,18 @@ export function currentCall(): ServerCall | undefined {
 
 export class ServerCall implements Call {
   readonly method: string;
+  readonly user: User | undefined;
   trailers: Metadata | undefined;
   readonly #incoming: IncomingCall;
+  #metadata: Metadata | undefined;
   #cancelled = false;
   #controller: AbortController | undefined;
   #dependants: Set<() => void> | undefined;
 
-  constructor(incoming: IncomingCall, method: string) {
+  constructor(incoming: IncomingCall, method: string, user: User | undefined) {
     this.#incoming = incoming;
     this.method = method;
+    this.user = user;
     incoming.onCancelled(() => this.cancel());
   }
 
@@ -48,7 +57,8 @@ export class ServerCall implements Call {
   }
 
   get metadata(): Metadata {
-    return this.#incoming.metadata;
+    this.#metadata ??= withoutUser(this.#incoming.metadata);
+    return this.#metadata;
   }
 
   get deadlineAt(): number {
@@ -97,6 +107,14 @@ export class ServerCall implements Call {
     for (const listener of this.#dependants ?? []) listener();
     this.#dependants = undefined;
   }
+}
+
+/** A token that nobody has verified must not be taken for a user. */
+function withoutUser(metadata: Metadata): Metadata {
+  if (!metadata.has(USER_METADATA_KEY)) return metadata;
+  const rest = new Metadata();
+  for (const [key, value] of metadata) if (key !== USER_METADATA_KEY) rest.append(key, value);
+  return rest;
 }
 
 function sendable(init: MetadataInit): Metadata {

@@ -76,7 +76,7 @@ export class Caller {
     const { view, clock, pool } = this.#context;
     await view.ready(deadlineAt);
     const tried = new Set<string>();
-    const failures: string[] = [];
+    const failures: unknown[] = [];
     for (let first = picked; ; first = undefined) {
       const candidate = first && first.passedOverUntil <= clock.now() ? first : this.#pickOther(tried);
       if (!candidate) throw this.#unreachable(failures);
@@ -88,7 +88,7 @@ export class Caller {
         if (error instanceof CallError && error.code === Status.DEADLINE_EXCEEDED) throw error;
         candidate.passedOverUntil = clock.now() + PASS_OVER_MS;
         tried.add(candidate.instance.id);
-        failures.push(error instanceof Error ? error.message : 'connection failed');
+        failures.push(error);
       }
     }
   }
@@ -128,10 +128,13 @@ export class Caller {
     return known;
   }
 
-  #unreachable(failures: readonly string[]): CallError {
+  #unreachable(failures: readonly unknown[]): CallError {
     const { service } = this.#options;
     if (failures.length > 0) {
-      return new CallError('UNAVAILABLE', `no instance of ${service} could be reached: ${failures.join('; ')}`);
+      const what = failures.map((error) => (error instanceof Error ? error.message : 'connection failed')).join('; ');
+      return new CallError('UNAVAILABLE', `no instance of ${service} could be reached: ${what}`, {
+        cause: failures.at(-1),
+      });
     }
     const known = this.#known.size;
     const why =

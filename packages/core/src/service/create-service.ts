@@ -24,6 +24,7 @@ import { byVersion, byZone } from '../selector/filters.js';
 import { selector } from '../selector/selectors.js';
 import type { TlsHandle } from '../tls/source.js';
 import type { ConnectionPool, Listener } from '../transport/transport.js';
+import { UserVerifier } from '../user/user-verifier.js';
 import { Caller } from './caller.js';
 import { clientFor } from './client.js';
 import { type ParsedClientOptions, parseServiceClientOptions, type ServiceClientOptions } from './client-options.js';
@@ -263,12 +264,14 @@ class ServiceInstance implements Service {
     const { server, authorize, interceptors } = this.#options();
     if (!server) return;
     const authorizer = await this.#authorizer(authorize, 'authorize', (rules) => this.#warnOf(rules));
+    const { userSources } = this.#parsed;
     const context = {
       authorizer,
       events: this.#events,
       clock: this.#clock,
       interceptors: interceptors?.server ?? [],
       unaryDeadlineMs: server.unaryDeadlineMs,
+      users: userSources && new UserVerifier({ from: userSources, tls, clock: this.#clock }),
     };
     const methods = [...this.#contracts.values()].flatMap(({ contract, handlers }) =>
       Object.entries(contract.methods).map(([name, method]) =>

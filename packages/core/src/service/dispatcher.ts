@@ -8,6 +8,8 @@ import { redactSecrets } from '../secrets/redaction.js';
 import type { ServerInterceptor } from '../transport/interceptors.js';
 import { MAX_METADATA_BYTES, type Metadata } from '../transport/metadata.js';
 import type { CallStatus, IncomingCall, ServedMethod } from '../transport/transport.js';
+import type { User } from '../user/user.js';
+import { UserRefusedError, type UserVerifier } from '../user/user-verifier.js';
 import { ServerCall } from './call.js';
 
 /** A handler of any kind, once its types have been checked by `handle()`. */
@@ -20,6 +22,8 @@ export interface DispatchContext {
   readonly interceptors: readonly ServerInterceptor[];
   /** Longest time a call without a deadline may take when it is unary, ms. */
   readonly unaryDeadlineMs: number;
+  /** Undefined: nobody may speak for users, and whatever is said of them is not heard. */
+  readonly users: UserVerifier | undefined;
 }
 
 /** Nobody hears it; the lane learns that the handler has come to its end. */
@@ -49,12 +53,25 @@ export function serveMethod(method: Method, handler: AnyHandler, context: Dispat
       incoming.finish(refused);
       return;
     }
-    const call = new ServerCall(incoming, name);
+    let user: User | undefined;
+    try {
+      user = context.users?.userOf(incoming.peer, incoming.metadata);
+    } catch (error) {
+      refuseUser(incoming, error);
+      return;
+    }
+    const call = new ServerCall(incoming, name, user);
     try {
       call.run(() => begin(incoming, call, request));
     } catch (error) {
       fail(incoming, call, error);
     }
+  }
+
+  function refuseUser(incoming: IncomingCall, error: unknown): void {
+    const detail = error instanceof UserRefusedError ? error.message : 'it cannot be verified';
+    context.events.emit('user-refused', { peer: incoming.peer.id, method: name, detail });
+    incoming.finish({ code: Status.UNAUTHENTICATED, message: 'the user of the call is not to be believed' });
   }
 
   function begin(incoming: IncomingCall, call: ServerCall, request: Uint8Array | undefined): void {

@@ -1,15 +1,19 @@
-import type { Service } from './create-service.js';
-
 export interface RunOptions {
   /** Signals that drain and stop the service. Default SIGTERM and SIGINT; a second one ends the process at once. */
   readonly signals?: readonly NodeJS.Signals[];
+}
+
+/** A service, or what lives like one, such as a gateway. */
+export interface Runnable {
+  start(): Promise<void>;
+  stop(): Promise<void>;
 }
 
 /**
  * Starts the service and stops it on SIGTERM or SIGINT. Resolves once it has stopped. When it refuses to start, the reasons
  * go to stderr, the exit code becomes 1, and the promise resolves: nothing was bound.
  */
-export async function runService(service: Service, options: RunOptions = {}): Promise<void> {
+export async function runService(service: Runnable, options: RunOptions = {}): Promise<void> {
   const signals = options.signals ?? ['SIGTERM', 'SIGINT'];
   let onSignal: () => void = () => {};
   const signalled = new Promise<void>((resolve) => {

@@ -4,6 +4,7 @@ import { type RuleSource, toRuleSource } from '../authorization/rule-source.js';
 import type { Rule, RuleDocument } from '../authorization/rules.js';
 import type { Clock } from '../clock.js';
 import type { Logger } from '../events/logger.js';
+import { type IdentityMatcher, oneOf } from '../identity/matcher.js';
 import { defaultIdentityTemplate, type IdentityTemplate, parseIdentityTemplate } from '../identity/template.js';
 import { durationMs, parseOptions } from '../policy/options.js';
 import { type Violation, violation } from '../policy/violation.js';
@@ -28,6 +29,11 @@ export interface ServiceOptions {
   readonly client: ClientTransport;
   /** Who may call what; required with `server`. An empty list denies everybody. */
   readonly authorize?: readonly Rule[] | RuleDocument | RuleSource;
+  /**
+   * SPIFFE IDs of the gateways that may say for whom they call: their word is `call.user`. A call with a user from anybody
+   * else, or one that does not verify, is refused (UNAUTHENTICATED). Left out: nobody may, and `call.user` is undefined.
+   */
+  readonly users?: { readonly from: string | readonly string[] };
   /** What this service may call, by the same rules with itself as `from`. Left out: the contracts it opens clients for. */
   readonly authorizeOutgoing?: readonly Rule[] | RuleDocument | RuleSource;
   /** How service names become SPIFFE IDs. Default: `/svc/{service}` in the own trust domain. */
@@ -84,6 +90,7 @@ const schema = z.strictObject({
   // The rules are parts of their own: their source checks them.
   authorize: z.custom<ServiceOptions['authorize']>().optional(),
   authorizeOutgoing: z.custom<ServiceOptions['authorizeOutgoing']>().optional(),
+  users: z.strictObject({ from: z.union([z.string(), z.array(z.string())]) }).optional(),
   identity: z.strictObject({ template: z.string(), values: z.record(z.string(), z.string()).optional() }).optional(),
   metadata: metadataSchema.optional(),
   zone: zoneSchema.min(1, 'a zone has a name; leave it out where zones are not used').optional(),
@@ -105,6 +112,8 @@ const missing = { tls: 'tls-missing', registry: 'registry-missing' } as const;
 export interface ParsedServiceOptions {
   readonly value: ResolvedServiceOptions | undefined;
   readonly template: IdentityTemplate | undefined;
+  /** Who may say for whom they call; undefined: nobody. */
+  readonly userSources: IdentityMatcher | undefined;
   readonly violations: readonly Violation[];
   /** Where to report, even when other options were refused. */
   readonly logger: Logger | undefined;
@@ -129,12 +138,15 @@ export function parseServiceOptions(options: unknown): ParsedServiceOptions {
   if (given.server !== undefined && given.authorize === undefined) {
     named.push(violation('authorization-missing', 'service.authorize'));
   }
+  const userSources = parseUserSources(value?.users);
+  if (typeof userSources === 'string') named.push(violation('option-invalid', 'service.users.from', userSources));
   const template = parseTemplate(given.identity);
   if (typeof template === 'string')
     named.push(violation('identity-template-invalid', 'service.identity.template', template));
   return {
     value: value as ResolvedServiceOptions | undefined,
     template: typeof template === 'string' ? undefined : template,
+    userSources: typeof userSources === 'string' ? undefined : userSources,
     violations: named,
     logger: logger.safeParse(given.logger).data,
     tls: source.safeParse(given.tls).data,
@@ -149,6 +161,15 @@ function partsOf(given: Partial<ServiceOptions>): Checkable[] {
   if (given.authorizeOutgoing !== undefined)
     parts.push(toRuleSource(given.authorizeOutgoing, 'service.authorizeOutgoing'));
   return parts.filter((part): part is Checkable => typeof (part as Checkable | undefined)?.check === 'function');
+}
+
+function parseUserSources(users: ServiceOptions['users']): IdentityMatcher | undefined | string {
+  if (users === undefined) return undefined;
+  try {
+    return oneOf(typeof users.from === 'string' ? [users.from] : users.from);
+  } catch (error) {
+    return (error as Error).message;
+  }
 }
 
 function parseTemplate(identity: ServiceOptions['identity']): IdentityTemplate | string {

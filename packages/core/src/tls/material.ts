@@ -5,6 +5,7 @@ import type { ViolationId } from '../policy/catalogue.js';
 import { joinPath } from '../policy/option-path.js';
 import { type Violation, violation } from '../policy/violation.js';
 import { findPath } from './certificate-path.js';
+import { hasStrongKey } from './key-strength.js';
 import { derOf, parseCertificates, pemBlocks, pemOf } from './pem.js';
 import { type ReadListsOptions, type RevocationLists, readRevocationLists, revocationKeysOf } from './revocation.js';
 import type { TlsMaterial } from './source.js';
@@ -225,16 +226,9 @@ function checkValidity(certificate: X509Certificate, now: number, field: string,
   }
 }
 
-const strongCurves: ReadonlySet<string | undefined> = new Set(['prime256v1', 'secp384r1', 'secp521r1']);
-const MIN_RSA_BITS = 2048;
-
 function checkStrength(certificate: X509Certificate, field: string, refuse: Refuse): void {
+  if (hasStrongKey(certificate)) return;
   const { asymmetricKeyType: type = 'unknown', asymmetricKeyDetails: details = {} } = certificate.publicKey;
-  const strong =
-    type === 'ed25519' ||
-    (type === 'ec' && strongCurves.has(details.namedCurve)) ||
-    ((type === 'rsa' || type === 'rsa-pss') && (details.modulusLength ?? 0) >= MIN_RSA_BITS);
-  if (strong) return;
   const kind = [type, details.namedCurve ?? details.modulusLength].filter((part) => part !== undefined).join(' ');
   refuse('tls-key-weak', field, `the key of ${nameOf(certificate)} is ${kind}`);
 }

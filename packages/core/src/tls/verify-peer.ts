@@ -116,10 +116,10 @@ function isSelfIssued(certificate: X509Certificate): boolean {
 }
 
 /**
- * OpenSSL has accepted *a* chain, not necessarily this one: a CA of another domain can certify the key of an intermediate
+ * Whether an issuer counts as one now. OpenSSL has accepted *a* chain, not necessarily this one: a CA of another domain can certify the key of an intermediate
  * that has expired or was revoked, and so pass OpenSSL with what may prove nothing any more.
  */
-function maySign(issuer: X509Certificate, material: TlsTrust, now: number): boolean {
+export function maySign(issuer: X509Certificate, material: TlsTrust, now: number): boolean {
   return (
     checkSigner(issuer.raw).ok &&
     Date.parse(issuer.validTo) > now &&

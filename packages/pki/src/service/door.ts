@@ -11,6 +11,7 @@ import {
   every,
   type HandshakeRefusal,
   handshakeRefusal,
+  isWildcard,
   type PeerIdentity,
   presentedPeer,
   revocationProblem,
@@ -20,7 +21,7 @@ import {
   type TlsMaterial,
   verifyPeer,
 } from '@sallyport/core/spi';
-import { isWildcard, type ListenAddress, type ResolvedAuthorityLimits } from './options.js';
+import type { ListenAddress, ResolvedAuthorityLimits } from './options.js';
 import { AUTHORITY_ALPN } from './protocol.js';
 import type { Member } from './registrar.js';
 

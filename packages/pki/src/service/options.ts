@@ -1,9 +1,10 @@
-import { BlockList, isIP } from 'node:net';
+import { isIP } from 'node:net';
 import type { Logger, Rule, RuleDocument, RuleSource } from '@sallyport/core';
 import {
   type Clock,
   durationMs,
   isSecret,
+  isWildcard,
   limit,
   type ParsedOptions,
   parseOptions,
@@ -184,18 +185,9 @@ export function parseAuthorityOptions(options: unknown): ParsedAuthorityOptions 
   };
 }
 
-// A BlockList compares addresses, not spellings, and judges IPv4-mapped IPv6 addresses by its IPv4 rules.
-const everywhere = new BlockList();
-everywhere.addAddress('0.0.0.0', 'ipv4');
-everywhere.addAddress('::', 'ipv6');
-
 function wildcardViolations(listen: z.output<typeof schema>['listen'] | undefined): Violation[] {
   if (listen === undefined || listen.allowWildcardBind) return [];
   return (['enrolment', 'address'] as const).flatMap((door) =>
     isWildcard(listen[door].host) ? [violation('server-wildcard-bind', `authorityService.listen.${door}`)] : [],
   );
-}
-
-export function isWildcard(host: string): boolean {
-  return everywhere.check(host, isIP(host) === 6 ? 'ipv6' : 'ipv4');
 }

@@ -1,0 +1,1 @@
+export { cli, type Terminal } from './cli.js';

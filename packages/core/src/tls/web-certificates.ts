@@ -1,0 +1,333 @@
+import { createPrivateKey, type KeyObject, type X509Certificate } from 'node:crypto';
+import { isIP } from 'node:net';
+import { resolve } from 'node:path';
+import { createSecureContext, type SecureContext, type SecureContextOptions, type TlsOptions } from 'node:tls';
+import { z } from 'zod';
+import type { Clock } from '../clock.js';
+import type { EventSink } from '../events/events.js';
+import { readSafeFile } from '../files/file-safety.js';
+import { type FileWatch, watchFiles } from '../files/file-watch.js';
+import { InsecureConfigurationError } from '../policy/insecure-configuration-error.js';
+import { durationMs, parseOptions } from '../policy/options.js';
+import { type Violation, violation } from '../policy/violation.js';
+import { isSecret, type Secret } from '../secrets/secret.js';
+import { keyExchangeGroups } from './context.js';
+import { hasStrongKey } from './key-strength.js';
+import { parseCertificates, pemOf } from './pem.js';
+
+/** The certificate of a public door, whose callers are browsers: names and addresses instead of a SPIFFE ID. PEM files. */
+export interface WebCertificateFiles {
+  /** The certificate, then its intermediates. */
+  readonly cert: string;
+  /** Its private key; only the user of the process may read it. */
+  readonly key: string;
+  /** Passphrase of the key. Left out: the key is not encrypted. */
+  readonly passphrase?: Secret;
+}
+
+export interface WebTlsOptions {
+  /** One for each set of host names; the first also serves clients that name no host. */
+  readonly certificates: readonly WebCertificateFiles[];
+  /** `TLSv1.2` for browsers and clients that know no better: AEAD cipher suites with forward secrecy only. Default TLSv1.3. */
+  readonly minVersion?: 'TLSv1.2' | 'TLSv1.3';
+  /**
+   * Asks clients for a certificate that one of these CAs (PEM file) has signed. A client may have none, and the routes
+   * decide; one that presents another is refused. Left out: nobody is asked.
+   */
+  readonly clientCa?: string;
+  /** How often to look at the files even if the system reports no change. Default 5 s. */
+  readonly pollMs?: number;
+}
+
+/** Certificates that are open and followed. */
+export interface WebTlsHandle {
+  /** For `tls.createServer` and its kin; the certificate is chosen anew for each handshake. */
+  readonly serverOptions: TlsOptions;
+  /** Called with the default context of new files, for `server.setSecureContext`. Returns the function that unsubscribes. */
+  onChange(listener: (options: SecureContextOptions) => void): () => void;
+  /** Host names that the certificates cover, lower case; `*.shop.example` where they do. */
+  covers(host: string): boolean;
+  /** End of the first certificate to expire, ms since the epoch. */
+  readonly notAfter: number;
+  close(): void;
+}
+
+/** Certificates from files, several by SNI (RFC 6066 section 3), replaced without a restart; the last good ones stay. */
+export interface WebTls {
+  check(): Promise<readonly Violation[]>;
+  /** Throws InsecureConfigurationError where `check` finds violations. */
+  open(context: { readonly events: EventSink; readonly clock: Clock }): Promise<WebTlsHandle>;
+}
+
+/** `path` is where the options stand, e.g. `gateway`. */
+export function webTls(options: unknown, path: string): WebTls {
+  const { value, violations } = parseOptions(schema, options, path);
+  return new FileWebTls(value as ResolvedWebTls | undefined, violations, path);
+}
+
+const file = z
+  .string()
+  .min(1)
+  .transform((given) => resolve(given));
+
+const schema = z.strictObject({
+  certificates: z
+    .array(
+      z.strictObject({
+        cert: file,
+        key: file,
+        passphrase: z.custom<Secret>(isSecret, 'expected a secret').optional(),
+      }),
+    )
+    .min(1, 'name at least one certificate and its key'),
+  minVersion: z.enum(['TLSv1.2', 'TLSv1.3']).default('TLSv1.3'),
+  clientCa: file.optional(),
+  pollMs: durationMs({ min: 10 }).default(5_000),
+});
+
+type ResolvedWebTls = z.output<typeof schema>;
+
+interface WebCertificate {
+  readonly chain: readonly X509Certificate[];
+  readonly leaf: X509Certificate;
+  readonly key: KeyObject;
+}
+
+interface LoadedWebTls {
+  readonly certificates: readonly WebCertificate[];
+  readonly clientCa: readonly X509Certificate[] | undefined;
+}
+
+class FileWebTls implements WebTls {
+  readonly #options: ResolvedWebTls | undefined;
+  readonly #violations: readonly Violation[];
+  readonly #path: string;
+
+  constructor(options: ResolvedWebTls | undefined, violations: readonly Violation[], path: string) {
+    this.#options = options;
+    this.#violations = violations;
+    this.#path = path;
+  }
+
+  async check(): Promise<readonly Violation[]> {
+    if (this.#options === undefined) return this.#violations;
+    return (await load(this.#options, this.#path, Date.now())).violations;
+  }
+
+  async open({ events, clock }: { readonly events: EventSink; readonly clock: Clock }): Promise<WebTlsHandle> {
+    const options = this.#options;
+    if (options === undefined) throw new InsecureConfigurationError(this.#path, this.#violations);
+    const first = await load(options, this.#path, clock.now());
+    if (first.loaded === undefined) throw new InsecureConfigurationError(this.#path, first.violations);
+    const handle = new OpenWebTls(options, first.loaded);
+    handle.watch = await watchFiles(filesOf(options), {
+      clock,
+      pollMs: options.pollMs,
+      onChange: async () => {
+        const next = await load(options, this.#path, clock.now());
+        if (next.loaded) handle.replace(next.loaded);
+        else
+          events.emit('rotation-failed', { detail: next.violations.map((v) => `${v.path}: ${v.problem}`).join('; ') });
+      },
+    });
+    return handle;
+  }
+}
+
+class OpenWebTls implements WebTlsHandle {
+  readonly serverOptions: TlsOptions;
+  watch: FileWatch | undefined;
+  readonly #options: ResolvedWebTls;
+  readonly #listeners = new Set<(options: SecureContextOptions) => void>();
+  #contexts: readonly { readonly leaf: X509Certificate; readonly context: SecureContext }[] = [];
+
+  constructor(options: ResolvedWebTls, loaded: LoadedWebTls) {
+    this.#options = options;
+    this.replace(loaded);
+    const [first] = loaded.certificates as readonly [WebCertificate];
+    this.serverOptions = {
+      ...contextOptions(options, loaded, first),
+      // A client without a certificate is let in; `edge/https-server.ts` ends one whose certificate OpenSSL did not accept.
+      ...(loaded.clientCa === undefined ? {} : { requestCert: true, rejectUnauthorized: false }),
+      SNICallback: (name, done) => done(null, this.#contextFor(name)),
+    };
+  }
+
+  get notAfter(): number {
+    return Math.min(...this.#contexts.map(({ leaf }) => Date.parse(leaf.validTo)));
+  }
+
+  covers(host: string): boolean {
+    return this.#contexts.some(({ leaf }) => coversHost(leaf, host));
+  }
+
+  onChange(listener: (options: SecureContextOptions) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  replace(loaded: LoadedWebTls): void {
+    this.#contexts = loaded.certificates.map((certificate) => ({
+      leaf: certificate.leaf,
+      context: createSecureContext(contextOptions(this.#options, loaded, certificate)),
+    }));
+    const [first] = loaded.certificates as readonly [WebCertificate];
+    for (const listener of this.#listeners) listener(contextOptions(this.#options, loaded, first));
+  }
+
+  close(): void {
+    this.watch?.close();
+  }
+
+  #contextFor(name: string): SecureContext | undefined {
+    return (this.#contexts.find(({ leaf }) => coversHost(leaf, name)) ?? this.#contexts[0])?.context;
+  }
+}
+
+/** RFC 9525: by the subject alternative names only; a wildcard stands for a whole left-most label. */
+function coversHost(leaf: X509Certificate, host: string): boolean {
+  if (isIP(host) !== 0) return leaf.checkIP(host) !== undefined;
+  return leaf.checkHost(host, { subject: 'never', partialWildcards: false }) !== undefined;
+}
+
+function contextOptions(
+  { minVersion }: ResolvedWebTls,
+  { clientCa }: LoadedWebTls,
+  { chain, key }: WebCertificate,
+): SecureContextOptions {
+  return {
+    cert: pemOf(chain),
+    key: key.export({ type: 'pkcs8', format: 'pem' }).toString(),
+    ...(clientCa === undefined ? {} : { ca: pemOf(clientCa) }),
+    minVersion,
+    maxVersion: 'TLSv1.3',
+    // RFC 9325 section 4.2: AEAD with ephemeral key exchange; nothing else is left of TLS 1.2.
+    ciphers: [
+      'TLS_AES_128_GCM_SHA256',
+      'TLS_AES_256_GCM_SHA384',
+      'TLS_CHACHA20_POLY1305_SHA256',
+      'ECDHE-ECDSA-AES128-GCM-SHA256',
+      'ECDHE-RSA-AES128-GCM-SHA256',
+      'ECDHE-ECDSA-AES256-GCM-SHA384',
+      'ECDHE-RSA-AES256-GCM-SHA384',
+      'ECDHE-ECDSA-CHACHA20-POLY1305',
+      'ECDHE-RSA-CHACHA20-POLY1305',
+    ].join(':'),
+    honorCipherOrder: true,
+    ecdhCurve: keyExchangeGroups(),
+  };
+}
+
+function filesOf({ certificates, clientCa }: ResolvedWebTls): string[] {
+  return [...certificates.flatMap(({ cert, key }) => [cert, key]), ...(clientCa === undefined ? [] : [clientCa])];
+}
+
+async function load(options: ResolvedWebTls, path: string, now: number) {
+  const violations: Violation[] = [];
+  const certificates: WebCertificate[] = [];
+  for (const [index, files] of options.certificates.entries()) {
+    const certificate = await loadCertificate(files, `${path}.certificates[${index}]`, now, violations);
+    if (certificate) certificates.push(certificate);
+  }
+  const clientCa =
+    options.clientCa === undefined ? undefined : await loadClientCa(options.clientCa, `${path}.clientCa`, violations);
+  const loaded: LoadedWebTls | undefined = violations.length > 0 ? undefined : { certificates, clientCa };
+  return { loaded, violations };
+}
+
+async function loadCertificate(
+  files: ResolvedWebTls['certificates'][number],
+  path: string,
+  now: number,
+  violations: Violation[],
+): Promise<WebCertificate | undefined> {
+  const certText = await read(files.cert, `${path}.cert`, false, violations);
+  const keyText = await read(files.key, `${path}.key`, true, violations);
+  const passphrase = await readPassphrase(files.passphrase, `${path}.passphrase`, violations);
+  if (certText === undefined || keyText === undefined) return undefined;
+  const chain = parse(certText, `${path}.cert`, violations);
+  const [leaf] = chain;
+  const key = parseKey(keyText, passphrase, `${path}.key`, violations);
+  if (!leaf || !key) return undefined;
+  if (!leaf.checkPrivateKey(key)) violations.push(violation('tls-key-mismatch', `${path}.key`));
+  if (!hasStrongKey(leaf)) violations.push(violation('tls-key-weak', `${path}.cert`));
+  if (Date.parse(leaf.validTo) <= now) {
+    violations.push(violation('tls-certificate-expired', `${path}.cert`, `the certificate expired on ${leaf.validTo}`));
+  }
+  if (Date.parse(leaf.validFrom) > now) violations.push(violation('tls-certificate-not-yet-valid', `${path}.cert`));
+  if (leaf.subjectAltName === undefined) {
+    const problem = 'the certificate names no host: clients look in its subject alternative names only';
+    violations.push(violation('tls-material-invalid', `${path}.cert`, problem));
+  }
+  return { chain, leaf, key };
+}
+
+/** Whatever is wrong with it refuses the start: a list of CAs that falls back to another one lets strangers in. */
+async function loadClientCa(file: string, path: string, violations: Violation[]): Promise<X509Certificate[]> {
+  const text = await read(file, path, false, violations);
+  if (text === undefined) return [];
+  const anchors = parse(text, path, violations);
+  for (const anchor of anchors) {
+    if (!anchor.ca) violations.push(violation('tls-material-invalid', path, 'one of its certificates is no CA'));
+  }
+  return anchors;
+}
+
+function parse(text: string, path: string, violations: Violation[]): X509Certificate[] {
+  try {
+    const certificates = parseCertificates(text);
+    if (certificates.length === 0)
+      violations.push(violation('tls-material-invalid', path, 'there is no certificate in it'));
+    return certificates;
+  } catch (error) {
+    violations.push(violation('tls-material-invalid', path, error instanceof Error ? error.message : undefined));
+    return [];
+  }
+}
+
+function parseKey(
+  text: string,
+  passphrase: string | undefined,
+  path: string,
+  violations: Violation[],
+): KeyObject | undefined {
+  try {
+    return createPrivateKey(passphrase === undefined ? text : { key: text, passphrase });
+  } catch {
+    const problem = /ENCRYPTED/.test(text)
+      ? 'the key is encrypted; give its passphrase as a Secret'
+      : 'there is no private key in it';
+    violations.push(violation('tls-material-invalid', path, problem));
+    return undefined;
+  }
+}
+
+async function read(
+  file: string,
+  path: string,
+  isPrivate: boolean,
+  violations: Violation[],
+): Promise<string | undefined> {
+  const { text, findings } = await readSafeFile(file, { private: isPrivate });
+  for (const { danger, problem } of findings) {
+    const id =
+      danger === 'unreadable'
+        ? 'tls-file-unreadable'
+        : danger === 'exposed' && isPrivate
+          ? 'tls-key-exposed'
+          : 'tls-path-writable';
+    violations.push(violation(id, path, problem));
+  }
+  return text;
+}
+
+async function readPassphrase(
+  passphrase: Secret | undefined,
+  path: string,
+  violations: Violation[],
+): Promise<string | undefined> {
+  if (passphrase === undefined) return undefined;
+  const found = await passphrase.check(path);
+  violations.push(...found);
+  return found.length === 0 ? await passphrase.read() : undefined;
+}

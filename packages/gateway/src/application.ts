@@ -1,0 +1,320 @@
+import type { EventSink } from '@sallyport/core/spi';
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import type { EdgeGuard, GuardedRequest } from './edge/edge-guard.js';
+import type { EdgeIncoming, EdgeOutgoing } from './edge/edge-server.js';
+import { tellRefusal } from './edge/refusal-event.js';
+import { stopReadingAfter } from './edge/stop-reading.js';
+import { parseStrictJson } from './edge/strict-json.js';
+import type { Exchange, Stage } from './exchange.js';
+import type { ResolvedLimits } from './options.js';
+import { type Problem, ProblemError, problemBody } from './problem.js';
+import { problemOf } from './routes/http-status.js';
+import type { HttpMethod } from './routes/route.js';
+import type { RouteTable, TableRoute } from './routes/route-table.js';
+import { hasBody } from './routes/rpc-handler.js';
+import type { SocketHandler } from './streams/bidi-handler.js';
+import { type OnUpgrade, webSocketDoor } from './streams/websocket-door.js';
+
+/** How a route answers once its stages have let the request through. Resolves when the answer is on its way. */
+export type RouteHandler = (exchange: Exchange, reply: FastifyReply, body: unknown) => Promise<unknown>;
+
+export interface ApplicationContext {
+  readonly guard: EdgeGuard;
+  readonly limits: ResolvedLimits;
+  readonly events: EventSink;
+  readonly table: RouteTable;
+  /** What is done for every request of the route, in this order. */
+  readonly stagesFor: (route: TableRoute['route']) => readonly Stage[];
+  readonly handlerFor: (route: TableRoute['route']) => RouteHandler;
+  /** Undefined for routes that are none of WebSocket. */
+  readonly socketHandlerFor: (route: TableRoute['route']) => SocketHandler | undefined;
+  /** Answers OPTIONS of a path that exists. Throws ProblemError. */
+  readonly preflight: (request: GuardedRequest, methods: readonly HttpMethod[]) => Readonly<Record<string, string>>;
+  /** Whether connections are to be closed after their next answer. */
+  readonly draining: () => boolean;
+}
+
+export interface Application {
+  readonly onRequest: (req: EdgeIncoming, res: EdgeOutgoing) => void;
+  /** A client of HTTP/1.1 wants another protocol. */
+  readonly onUpgrade: OnUpgrade;
+  /** Requests under way, open WebSockets among them. */
+  readonly pending: number;
+  /** Resolves once no request is under way. */
+  idle(): Promise<void>;
+  ready(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** RFC 6797, and what else keeps a browser from doing more with an answer than the page that asked may. */
+const SECURITY_HEADERS = {
+  'strict-transport-security': 'max-age=31536000',
+  'x-content-type-options': 'nosniff',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'referrer-policy': 'no-referrer',
+  'cache-control': 'no-store',
+} as const;
+
+const guarded = Symbol('guarded request');
+type Guarded = EdgeIncoming & { [guarded]?: GuardedRequest };
+
+/**
+ * The router with everything in front of it and behind it: the guard sees a request before Fastify does, and routes see only
+ * what the guard has made of it.
+ */
+export async function application(context: ApplicationContext): Promise<Application> {
+  let pending = 0;
+  let onIdle: (() => void)[] = [];
+  const fastify = Fastify({
+    logger: false,
+    trustProxy: false,
+    exposeHeadRoutes: true,
+    bodyLimit: context.limits.maxBodyBytes,
+    // Canonical already; a second opinion about paths is what attackers look for.
+    routerOptions: {
+      ignoreTrailingSlash: false,
+      ignoreDuplicateSlashes: false,
+      caseSensitive: true,
+      maxParamLength: 1024,
+    },
+    return503OnClosing: false,
+  });
+  // The server is ours; Fastify only routes.
+  const dispatch = fastify.routing as unknown as (req: EdgeIncoming, res: EdgeOutgoing) => void;
+  fastify.removeAllContentTypeParsers();
+  fastify.setErrorHandler((error, request, reply) => refuse(context, request, reply, translated(error)));
+  fastify.setNotFoundHandler((request, reply) => notFound(context, request, reply));
+  await fastify.register(async (scope) => {
+    scope.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
+      try {
+        const { maxJsonDepth: maxDepth, maxJsonKeys: maxKeys } = context.limits;
+        done(null, parseStrictJson(body as Buffer, { maxDepth, maxKeys }));
+      } catch (error) {
+        done(error as Error);
+      }
+    });
+    for (const { route } of context.table.routes) {
+      if (route.kind !== 'http' && !isUpload(route)) addRoute(scope, route, context);
+    }
+  });
+  await fastify.register(async (scope) => {
+    // Read line by line, at the pace of the service.
+    scope.addContentTypeParser('application/x-ndjson', (_request, payload, done) => done(null, payload));
+    for (const { route } of context.table.routes) if (isUpload(route)) addRoute(scope, route, context);
+  });
+  await fastify.register(async (scope) => {
+    // The body of a proxied request is passed on as it comes.
+    scope.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
+    for (const { route } of context.table.routes) if (route.kind === 'http') addRoute(scope, route, context);
+  });
+
+  const ended = () => {
+    pending--;
+    if (pending > 0) return;
+    for (const listener of onIdle) listener();
+    onIdle = [];
+  };
+  const upgrade = webSocketDoor(context);
+
+  return {
+    async onUpgrade(incoming, socket, head) {
+      pending++;
+      await upgrade(incoming, socket, head);
+      ended();
+    },
+    onRequest(req: Guarded, res) {
+      pending++;
+      res.once('close', () => {
+        req[guarded]?.end();
+        ended();
+      });
+      try {
+        req[guarded] = context.guard.admit(req);
+        req.url = req[guarded].path;
+        dispatch(req, res);
+      } catch (error) {
+        // Nothing is known of the request but that it is wrong: the connection ends with the answer.
+        answerUnguarded(context, req, res, problemOf(error));
+      }
+    },
+    get pending() {
+      return pending;
+    },
+    idle: () => (pending === 0 ? Promise.resolve() : new Promise((resolve) => onIdle.push(resolve))),
+    ready: async () => {
+      await fastify.ready();
+    },
+    close: () => fastify.close(),
+  };
+}
+
+function isUpload(route: TableRoute['route']): boolean {
+  return route.kind === 'rpc' && route.target?.kind === 'clientStream';
+}
+
+function addRoute(scope: FastifyInstance, route: TableRoute['route'], context: ApplicationContext): void {
+  const stages = context.stagesFor(route);
+  const handler = context.handlerFor(route);
+  const { bodyTimeoutMs } = context.limits;
+  scope.route({
+    method: route.method,
+    url: route.path,
+    bodyLimit: route.options.maxBodyBytes ?? context.limits.maxBodyBytes,
+    async onRequest(request, reply) {
+      const incoming = request.raw as unknown as Guarded;
+      const edge = incoming[guarded] as GuardedRequest;
+      edge.params = request.params as Readonly<Record<string, string>>;
+      const exchange = new RoutedExchange(edge, route, reply);
+      (request as WithExchange)[exchangeKey] = exchange;
+      for (const stage of stages) {
+        const wait = stage(exchange);
+        if (wait) await wait;
+      }
+      if (hasBody(route.method)) limitBodyTime(request, reply, bodyTimeoutMs);
+    },
+    async handler(request, reply) {
+      (request as WithExchange)[bodyTimer]?.();
+      const exchange = (request as WithExchange)[exchangeKey] as Exchange;
+      if (context.draining()) reply.header('connection', 'close');
+      return handler(exchange, reply, request.body);
+    },
+  });
+}
+
+class RoutedExchange implements Exchange {
+  readonly request: GuardedRequest;
+  readonly route: TableRoute['route'];
+  readonly answerHeaders: Exchange['answerHeaders'] = { ...SECURITY_HEADERS };
+  principal: Exchange['principal'];
+  readonly #reply: FastifyReply;
+
+  constructor(request: GuardedRequest, route: TableRoute['route'], reply: FastifyReply) {
+    this.request = request;
+    this.route = route;
+    this.#reply = reply;
+  }
+
+  onEnd(listener: () => void): void {
+    if (this.request.over) listener();
+    else this.#reply.raw.once('close', listener);
+  }
+}
+
+const exchangeKey = Symbol('exchange');
+const bodyTimer = Symbol('body timer');
+type WithExchange = FastifyRequest & { [exchangeKey]?: Exchange; [bodyTimer]?: () => void };
+
+/** HTTP/2 has no limit of its own for how slowly a body may come. */
+function limitBodyTime(request: FastifyRequest, reply: FastifyReply, timeoutMs: number): void {
+  const timer = setTimeout(() => {
+    stopReadingAfter(reply.raw as unknown as EdgeOutgoing, request.raw as unknown as EdgeIncoming);
+    const problem = { status: 408, code: 'request-timeout', title: 'The request took too long to arrive' };
+    if (!reply.sent) void sendProblem(request, reply, problem);
+  }, timeoutMs);
+  timer.unref();
+  const stop = () => clearTimeout(timer);
+  (request as WithExchange)[bodyTimer] = stop;
+  reply.raw.once('close', stop);
+}
+
+function notFound(context: ApplicationContext, request: FastifyRequest, reply: FastifyReply): FastifyReply | undefined {
+  const edge = (request.raw as unknown as Guarded)[guarded] as GuardedRequest;
+  const methods = context.table.methodsFor(edge.path);
+  if (methods.length === 0) {
+    return refuse(
+      context,
+      request,
+      reply,
+      new ProblemError({ status: 404, code: 'not-found', title: 'There is nothing here' }),
+    );
+  }
+  const allow = methods.join(', ');
+  if (edge.method === 'OPTIONS' && edge.headers.origin !== undefined) {
+    try {
+      return reply.code(204).headers(context.preflight(edge, methods)).send();
+    } catch (error) {
+      return refuse(context, request, reply, problemOf(error));
+    }
+  }
+  const problem = { status: 405, code: 'method-not-allowed', title: 'The method is not allowed', headers: { allow } };
+  return refuse(context, request, reply, new ProblemError(problem));
+}
+
+/** Fastify's own refusals, in our words: its texts name its options. */
+const translations: Readonly<Record<string, Problem>> = {
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: {
+    status: 415,
+    code: 'content-type-unsupported',
+    title: 'The content type is not supported',
+    detail: 'send application/json, or application/x-ndjson for a stream',
+  },
+  FST_ERR_CTP_BODY_TOO_LARGE: { status: 413, code: 'body-too-large', title: 'The body is too large' },
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: {
+    status: 400,
+    code: 'body-malformed',
+    title: 'The request is malformed',
+    detail: 'the body is not as long as Content-Length says',
+  },
+  FST_ERR_CTP_EMPTY_JSON_BODY: {
+    status: 400,
+    code: 'body-malformed',
+    title: 'The request is malformed',
+    detail: 'the body is empty',
+  },
+};
+
+function translated(error: unknown): ProblemError {
+  const known = translations[(error as { code?: string } | null)?.code ?? ''];
+  return known ? new ProblemError(known) : problemOf(error);
+}
+
+function refuse(
+  context: ApplicationContext,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  error: ProblemError,
+): FastifyReply | undefined {
+  const exchange = (request as WithExchange)[exchangeKey];
+  (request as WithExchange)[bodyTimer]?.();
+  const edge = (request.raw as unknown as Guarded)[guarded] as GuardedRequest;
+  const { problem } = error;
+  tellRefusal(context.events, edge, error, exchange?.principal?.subject);
+  // A body that nobody has read would be taken for the next request, or sent for nothing.
+  if (problem.status === 413 || problem.status === 415 || context.draining()) reply.header('connection', 'close');
+  return reply.sent ? undefined : sendProblem(request, reply, problem);
+}
+
+function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Problem): FastifyReply {
+  const exchange = (request as WithExchange)[exchangeKey];
+  const edge = (request.raw as unknown as Guarded)[guarded] as GuardedRequest;
+  if (request.raw.httpVersionMajor === 2) reply.removeHeader('connection');
+  return reply
+    .code(problem.status)
+    .headers({ ...SECURITY_HEADERS, ...exchange?.answerHeaders, ...problem.headers })
+    .header('x-request-id', edge.id)
+    .type('application/problem+json')
+    .send(problemBody(problem, edge.id));
+}
+
+function answerUnguarded(context: ApplicationContext, req: Guarded, res: EdgeOutgoing, error: ProblemError): void {
+  const { problem } = error;
+  context.events.emit('request-refused', {
+    request: 'none',
+    method: (req.method ?? '').slice(0, 20),
+    path: (req.url ?? '').split('?')[0]?.slice(0, 200) ?? '',
+    status: problem.status,
+    code: problem.code,
+    remoteAddress: req.socket?.remoteAddress ?? 'unknown',
+    detail: error.reason ?? problem.detail ?? problem.title,
+  });
+  const body = problemBody(problem, 'none');
+  const headers = {
+    ...SECURITY_HEADERS,
+    'content-type': 'application/problem+json',
+    'content-length': Buffer.byteLength(body),
+    ...problem.headers,
+    ...(req.httpVersionMajor === 1 ? { connection: 'close' } : {}),
+  };
+  (res as { writeHead(status: number, headers: object): unknown }).writeHead(problem.status, headers);
+  res.end(body);
+}

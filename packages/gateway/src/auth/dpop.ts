@@ -1,0 +1,111 @@
+import { createHash } from 'node:crypto';
+import type { Clock } from '@sallyport/core/spi';
+import { calculateJwkThumbprint, EmbeddedJWK, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose';
+import type { EdgeRequest } from '../edge-request.js';
+import type { Confirmation } from './confirmation.js';
+import { judgeKey, KeySetError } from './key-set.js';
+
+/** Of proofs. Asymmetric ones alone: the key stands in the proof for everybody to read. */
+export const DPOP_ALGORITHMS = ['ES256', 'ES384', 'EdDSA', 'Ed25519', 'PS256', 'RS256'] as const;
+
+/** How old a proof may be, and how far its clock may be ahead. */
+const MAX_AGE_MS = 60_000;
+const MAX_AHEAD_MS = 5000;
+const MAX_PROOF_BYTES = 4096;
+const MAX_JTI_LENGTH = 256;
+/** Proofs that are remembered: 3,000 a second within the age. More are refused, for a forgotten one could come again. */
+const MAX_REMEMBERED = 200_000;
+
+/**
+ * Hash of key and `jti`, with the end of its time, in the order of their arrival. One for the process: a gateway that is
+ * configured anew opens its handlers anew, and a proof must not be good once more after it.
+ */
+const seen = new Map<string, number>();
+
+export interface ProofProblem {
+  readonly status: 400 | 401 | 503;
+  readonly reason: string;
+}
+
+/** Judges proofs of possession (RFC 9449 section 4.3), each of which is good for one request. */
+export class DpopProofs {
+  readonly #clock: Clock;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Undefined when the request proves that it comes from whom the token was issued to. */
+  async problemOf(
+    request: EdgeRequest,
+    token: string,
+    { thumbprint }: Confirmation,
+  ): Promise<ProofProblem | undefined> {
+    const proof = request.headers.dpop;
+    if (proof === undefined) return wrong('the token is bound to a key, and there is no proof of it');
+    if (proof.length > MAX_PROOF_BYTES) return wrong('the proof is too long');
+    try {
+      const { payload, protectedHeader } = await jwtVerify(proof, strongEmbeddedKey, {
+        typ: 'dpop+jwt',
+        algorithms: [...DPOP_ALGORITHMS],
+        currentDate: new Date(this.#clock.now()),
+        requiredClaims: ['jti', 'htm', 'htu', 'iat', 'ath'],
+      });
+      if ((await calculateJwkThumbprint(protectedHeader.jwk ?? {}, 'sha256')) !== thumbprint) {
+        return wrong('the proof is of another key than the token is bound to');
+      }
+      return this.#claimsProblem(request, token, payload) ?? this.#replayProblem(thumbprint, payload);
+    } catch (error) {
+      if (error instanceof errors.JOSEError) return wrong(`the proof is not valid: ${error.code}`);
+      if (error instanceof KeySetError) return wrong(`the key of the proof cannot be used: ${error.message}`);
+      return wrong('the proof cannot be verified');
+    }
+  }
+
+  #claimsProblem(request: EdgeRequest, token: string, payload: JWTPayload): ProofProblem | undefined {
+    const now = this.#clock.now();
+    const issuedAt = (payload.iat ?? 0) * 1000;
+    if (payload.htm !== request.method) return wrong('the proof is for another method');
+    if (addressOf(payload.htu) !== addressOf(request.origin + request.path))
+      return wrong('the proof is for another address');
+    if (issuedAt < now - MAX_AGE_MS || issuedAt > now + MAX_AHEAD_MS)
+      return wrong('the proof is too old, or of the future');
+    const hash = createHash('sha256').update(token).digest('base64url');
+    return payload.ath === hash ? undefined : wrong('the proof is for another token');
+  }
+
+  #replayProblem(thumbprint: string, { jti }: JWTPayload): ProofProblem | undefined {
+    if (typeof jti !== 'string' || jti === '' || jti.length > MAX_JTI_LENGTH)
+      return wrong('the proof has no usable id');
+    const now = this.#clock.now();
+    for (const [oldest, until] of seen) {
+      if (until > now) break;
+      seen.delete(oldest);
+    }
+    const id = createHash('sha256').update(`${thumbprint} ${jti}`).digest('base64url');
+    if (seen.has(id)) return wrong('the proof was used before');
+    if (seen.size >= MAX_REMEMBERED) return { status: 503, reason: 'more proofs came than can be remembered' };
+    seen.set(id, now + MAX_AGE_MS + MAX_AHEAD_MS);
+    return undefined;
+  }
+}
+
+const strongEmbeddedKey: JWTVerifyGetKey = (header, token) => {
+  judgeKey((header.jwk ?? {}) as Readonly<Record<string, unknown>>);
+  return EmbeddedJWK(header, token);
+};
+
+/** Without query and fragment (RFC 9449 section 4.3, item 9), in one spelling; undefined where it is no address. */
+function addressOf(text: unknown): string | undefined {
+  if (typeof text !== 'string') return undefined;
+  try {
+    const { origin, pathname } = new URL(text);
+    return origin + pathname;
+  } catch {
+    return undefined;
+  }
+}
+
+function wrong(reason: string): ProofProblem {
+  return { status: 401, reason };
+}

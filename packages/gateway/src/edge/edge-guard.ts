@@ -1,0 +1,149 @@
+import { randomUUID, type X509Certificate } from 'node:crypto';
+import type { TLSSocket } from 'node:tls';
+import type { EdgeRequest } from '../edge-request.js';
+import type { ResolvedLimits } from '../options.js';
+import { badRequest, ProblemError } from '../problem.js';
+import { canonicalTarget } from './canonical-target.js';
+import type { ClientAddress } from './client-address.js';
+import type { EdgeIncoming } from './edge-server.js';
+import { guardHeaders } from './header-guard.js';
+
+export interface EdgeGuardContext {
+  readonly limits: ResolvedLimits;
+  /** Whether the gateway serves the host name. */
+  readonly serves: (host: string) => boolean;
+  readonly clientAddress: ClientAddress;
+}
+
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
+/** `host[:port]` (RFC 3986 section 3.2) without user information, in the spelling of browsers. */
+const AUTHORITY = /^(\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::(\d{1,5}))?$/i;
+/** W3C Trace Context section 3.2: anything else starts a new trace. */
+const TRACEPARENT = /^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/;
+
+/**
+ * Turns what the parser of Node let through into a request with one reading, or throws ProblemError: 400 for what can be read
+ * in two ways, 405 for methods that no route has, 414, 431, and 421 for a host that this connection is not for.
+ */
+export class EdgeGuard {
+  readonly #context: EdgeGuardContext;
+
+  constructor(context: EdgeGuardContext) {
+    this.#context = context;
+  }
+
+  admit(incoming: EdgeIncoming): GuardedRequest {
+    const { limits, serves, clientAddress } = this.#context;
+    const method = incoming.method ?? '';
+    if (!METHODS.has(method)) throw methodRefused();
+    const target = incoming.url ?? '';
+    if (target.length > limits.maxTargetBytes) throw targetTooLong(limits.maxTargetBytes);
+    // A proxy would be asked for `https://other/…`; this is none (T63 has its sibling here).
+    if (target.charCodeAt(0) !== 0x2f /* / */) throw badRequest('target-malformed', 'the target must be a path');
+    const { path, query } = canonicalTarget(target);
+    const { headers, host, forwardedFor } = guardHeaders(incoming.rawHeaders, limits);
+    const socket = socketOf(incoming);
+    const authority = authorityOf(incoming, host);
+    const name = hostNameOf(authority);
+    const { servername } = socket as { servername?: string | false };
+    if (!serves(name) || (servername && servername.toLowerCase() !== name)) throw misdirected();
+    return new GuardedRequest({
+      id: TRACEPARENT.exec(headers.traceparent ?? '')?.[1] ?? randomUUID(),
+      method,
+      path,
+      query,
+      headers,
+      origin: `https://${authority.toLowerCase()}`,
+      remoteAddress: clientAddress(socket.remoteAddress ?? 'unknown', forwardedFor),
+      socket,
+    });
+  }
+}
+
+type GuardedParts = Omit<EdgeRequest, 'params' | 'clientCertificate' | 'signal'> & { readonly socket: TLSSocket };
+
+/** What most requests never ask for is made when it is asked for. */
+export class GuardedRequest implements EdgeRequest {
+  readonly id: string;
+  readonly method: string;
+  readonly path: string;
+  readonly query: ReadonlyMap<string, readonly string[]>;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly origin: string;
+  readonly remoteAddress: string;
+  params: Readonly<Record<string, string>> = {};
+  readonly #socket: TLSSocket;
+  #controller: AbortController | undefined;
+  #over = false;
+
+  constructor(parts: GuardedParts) {
+    this.id = parts.id;
+    this.method = parts.method;
+    this.path = parts.path;
+    this.query = parts.query;
+    this.headers = parts.headers;
+    this.origin = parts.origin;
+    this.remoteAddress = parts.remoteAddress;
+    this.#socket = parts.socket;
+  }
+
+  /** Node gives a certificate that failed as well; the listener has ended such a connection before its first request. */
+  get clientCertificate(): X509Certificate | undefined {
+    return this.#socket.authorized ? this.#socket.getPeerX509Certificate() : undefined;
+  }
+
+  get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController();
+      if (this.#over) this.#controller.abort();
+    }
+    return this.#controller.signal;
+  }
+
+  /** The answer is complete, or nobody waits for it any more. */
+  get over(): boolean {
+    return this.#over;
+  }
+
+  end(): void {
+    this.#over = true;
+    this.#controller?.abort();
+  }
+}
+
+/** HTTP/2 hides its socket behind a proxy that refuses much; the session's own names it. */
+function socketOf(incoming: EdgeIncoming): TLSSocket {
+  return ('stream' in incoming ? incoming.stream.session?.socket : incoming.socket) as TLSSocket;
+}
+
+/** RFC 9113 section 8.3.1: `:authority` takes the place of `Host`; both, and different, is an attack. */
+function authorityOf(incoming: EdgeIncoming, host: string | undefined): string {
+  const pseudo = 'authority' in incoming ? incoming.authority : undefined;
+  if (pseudo && host !== undefined && pseudo.toLowerCase() !== host.toLowerCase()) {
+    throw badRequest('host-ambiguous', 'Host and :authority differ');
+  }
+  const authority = pseudo || host;
+  if (!authority) throw badRequest('host-missing', 'the request names no host');
+  return authority;
+}
+
+function hostNameOf(authority: string): string {
+  const match = AUTHORITY.exec(authority);
+  if (!match?.[1] || Number(match[2] ?? 0) > 65_535) throw badRequest('host-malformed', 'the host is not valid');
+  return match[1].toLowerCase().replace(/^\[|\]$/g, '');
+}
+
+function methodRefused(): ProblemError {
+  const title = 'The method is not allowed';
+  return new ProblemError({ status: 405, code: 'method-not-allowed', title, headers: { allow: '' } });
+}
+
+function targetTooLong(max: number): ProblemError {
+  const detail = `at most ${max} bytes are taken`;
+  return new ProblemError({ status: 414, code: 'target-too-long', title: 'The address is too long', detail });
+}
+
+function misdirected(): ProblemError {
+  const detail = 'connect to this host by its own name';
+  return new ProblemError({ status: 421, code: 'misdirected', title: 'This connection is for another host', detail });
+}

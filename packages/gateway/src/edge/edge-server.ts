@@ -1,0 +1,177 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import {
+  createSecureServer,
+  type Http2SecureServer,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+} from 'node:http2';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
+import { type EventSink, handshakeRefusal, type WebTlsHandle } from '@sallyport/core/spi';
+import type { ResolvedLimits } from '../options.js';
+import { problemBody } from '../problem.js';
+
+export type EdgeIncoming = IncomingMessage | Http2ServerRequest;
+export type EdgeOutgoing = ServerResponse | Http2ServerResponse;
+
+export interface EdgeServer {
+  readonly server: Http2SecureServer;
+  readonly connections: number;
+  /** Asks every client to go elsewhere: GOAWAY on HTTP/2; HTTP/1.1 is told by `Connection: close` of the next answer. */
+  retire(): void;
+  /** Ends every connection at once. */
+  destroy(): void;
+}
+
+export interface EdgeServerContext {
+  readonly tls: WebTlsHandle;
+  readonly limits: ResolvedLimits;
+  readonly events: EventSink;
+}
+
+/** How often Node looks for connections whose headers or body take too long, ms: the precision of those limits. */
+const CHECK_MS = 500;
+
+/**
+ * HTTPS for HTTP/1.1 and HTTP/2 on one port, chosen by ALPN. What Node and Fastify leave unlimited is limited here, before
+ * any of their code sees a request.
+ */
+export function edgeServer(
+  context: EdgeServerContext,
+  onRequest: (req: EdgeIncoming, res: EdgeOutgoing) => void,
+  onUpgrade: (req: IncomingMessage, socket: Duplex, head: Buffer) => void,
+): EdgeServer {
+  const { tls, limits, events } = context;
+  const server = createSecureServer(
+    {
+      ...tls.serverOptions,
+      allowHTTP1: true,
+      handshakeTimeout: limits.handshakeTimeoutMs,
+      maxHeaderListPairs: limits.maxHeaders,
+      maxSessionInvalidFrames: 10,
+      settings: {
+        enablePush: false,
+        maxConcurrentStreams: limits.maxStreamsPerConnection,
+        maxHeaderListSize: limits.maxHeaderBytes,
+        initialWindowSize: 256 * 1024,
+      },
+    },
+    onRequest as (req: Http2ServerRequest, res: Http2ServerResponse) => void,
+  );
+  limitHttp1(server, limits);
+  server.maxConnections = limits.maxConnections;
+  server.setTimeout(0);
+
+  const sockets = new Set<Socket>();
+  const sessions = new Set<{ close(): void; destroy(): void }>();
+  const perAddress = new Map<string, number>();
+  const refused = (reason: 'too-many-connections', detail: string, address: string | undefined) =>
+    events.emit('handshake-refused', { reason, detail, remoteAddress: address ?? 'unknown' });
+
+  server.on('connection', (socket: Socket) => {
+    const address = socket.remoteAddress ?? 'unknown';
+    const open = (perAddress.get(address) ?? 0) + 1;
+    if (open > limits.maxConnectionsPerAddress) {
+      refused('too-many-connections', `${open - 1} connections of this address are open`, address);
+      socket.destroy();
+      return;
+    }
+    perAddress.set(address, open);
+    sockets.add(socket);
+    socket.setNoDelay(true);
+    socket.once('close', () => {
+      sockets.delete(socket);
+      const left = (perAddress.get(address) ?? 1) - 1;
+      if (left > 0) perAddress.set(address, left);
+      else perAddress.delete(address);
+    });
+  });
+  server.on('drop', (drop) =>
+    refused('too-many-connections', 'the limit of connections is reached', drop?.remoteAddress),
+  );
+  server.on('tlsClientError', (error, socket) => {
+    const { reason, detail } = handshakeRefusal(error, socket);
+    events.emit('handshake-refused', { reason, detail, remoteAddress: socket.remoteAddress ?? 'unknown' });
+    socket.destroy();
+  });
+  // Before the listeners of HTTP: where a client may have no certificate, Node lets in whoever shows a wrong one as well.
+  server.prependListener('secureConnection', (socket: TLSSocket) => {
+    if (socket.authorized || socket.getPeerX509Certificate() === undefined) return;
+    const detail = 'its certificate is not signed by the client CA, or not valid';
+    events.emit('handshake-refused', {
+      reason: 'untrusted-issuer',
+      detail,
+      remoteAddress: socket.remoteAddress ?? 'unknown',
+    });
+    socket.destroy();
+  });
+  server.on('session', (session) => {
+    sessions.add(session);
+    session.setTimeout(limits.idleTimeoutMs, () => session.close());
+    session.once('close', () => sessions.delete(session));
+    session.on('error', ignore);
+  });
+  server.on('sessionError', ignore);
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => answerBroken(error, socket as Socket));
+  // Without it Node would serve such requests as if they had not asked.
+  server.on('upgrade', onUpgrade);
+  tls.onChange((options) => server.setSecureContext(options));
+
+  return {
+    server,
+    get connections() {
+      return sockets.size;
+    },
+    retire() {
+      for (const session of sessions) session.close();
+    },
+    destroy() {
+      for (const session of sessions) session.destroy();
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+/** Node reads these from the server for connections that chose HTTP/1.1, though the types of HTTP/2 do not name them. */
+function limitHttp1(server: Http2SecureServer, limits: ResolvedLimits): void {
+  Object.assign(server, {
+    maxHeaderSize: limits.maxHeaderBytes,
+    maxHeadersCount: limits.maxHeaders,
+    headersTimeout: limits.headersTimeoutMs,
+    requestTimeout: limits.headersTimeoutMs + limits.bodyTimeoutMs,
+    keepAliveTimeout: limits.idleTimeoutMs,
+    connectionsCheckingInterval: CHECK_MS,
+    requireHostHeader: true,
+    insecureHTTPParser: false,
+  });
+}
+
+const broken: Readonly<Record<string, { status: number; code: string; title: string }>> = {
+  HPE_HEADER_OVERFLOW: { status: 431, code: 'headers-too-large', title: 'The headers are too large' },
+  ERR_HTTP_REQUEST_TIMEOUT: { status: 408, code: 'request-timeout', title: 'The request took too long to arrive' },
+};
+const malformed = { status: 400, code: 'request-malformed', title: 'The request is malformed' };
+const phrases: Readonly<Record<number, string>> = {
+  400: 'Bad Request',
+  408: 'Request Timeout',
+  431: 'Request Header Fields Too Large',
+};
+
+/** What the parser refused never becomes a request: the answer is written by hand, and the connection ends with it. */
+function answerBroken(error: NodeJS.ErrnoException, socket: Socket): void {
+  socket.on('error', ignore);
+  if (!socket.writable || error.code === 'ECONNRESET') {
+    socket.destroy();
+    return;
+  }
+  const problem = broken[error.code ?? ''] ?? malformed;
+  const body = problemBody(problem, 'none');
+  socket.end(
+    `HTTP/1.1 ${problem.status} ${phrases[problem.status]}\r\nContent-Type: application/problem+json\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+  socket.once('finish', () => socket.destroy());
+}
+
+function ignore(): void {}

@@ -1,0 +1,264 @@
+import type { ClientRequest, IncomingMessage } from 'node:http';
+import { request as httpsRequest, type RequestOptions } from 'node:https';
+import type { Readable } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
+import { CallError } from '@sallyport/core';
+import type { EventSink } from '@sallyport/core/spi';
+import { Metadata } from '@sallyport/core/spi';
+import type { RouteHandler } from '../application.js';
+import type { EdgeIncoming, EdgeOutgoing } from '../edge/edge-server.js';
+import { breakOff, PacedWriter, writeHeadTo } from '../edge/paced-writer.js';
+import { tellRefusal } from '../edge/refusal-event.js';
+import { stopReadingAfter } from '../edge/stop-reading.js';
+import type { Exchange } from '../exchange.js';
+import type { ResolvedLimits } from '../options.js';
+import { ProblemError } from '../problem.js';
+import { type CallMetadata, hasBody } from '../routes/rpc-handler.js';
+import { answerHeaders, type PassedCredential, requestHeaders } from './proxy-headers.js';
+import { upstreamFailure } from './upstream-failure.js';
+import { type HttpRoute, type Place, placeName, type Upstream } from './upstreams.js';
+
+export interface ProxyContext {
+  readonly limits: ResolvedLimits;
+  readonly events: EventSink;
+  readonly metadata: CallMetadata;
+}
+
+/** Places that are tried for one request, at most. */
+const MAX_ATTEMPTS = 3;
+
+/**
+ * Passes a request on to an HTTP service over mutual TLS, and its answer back; bodies flow as fast as the slower side takes
+ * them. An answer that breaks off does so for the client too; one of 500 and above loses its body, which is meant for us.
+ */
+export function proxyHandler(route: HttpRoute, upstream: Upstream, context: ProxyContext): RouteHandler {
+  const { limits, events, metadata } = context;
+  const passes: ReadonlySet<PassedCredential> = new Set(route.options.passes);
+  const sendsBody = hasBody(route.method);
+  const isIdempotent = route.options.idempotent ?? (route.method === 'GET' || route.method === 'HEAD');
+  const timeoutMs = route.options.timeoutMs ?? limits.upstreamTimeoutMs;
+  const maxBodyBytes = route.options.maxBodyBytes ?? limits.maxBodyBytes;
+
+  return async (exchange, reply, body) => {
+    const outgoing = reply.raw as unknown as EdgeOutgoing;
+    const incoming = reply.request.raw as unknown as EdgeIncoming;
+    const payload = sendsBody ? ((body as Readable | undefined) ?? unannouncedBody(incoming)) : undefined;
+    const told = Object.fromEntries(
+      [...Metadata.from(await metadata(exchange))].map(([name, value]) => [name, String(value)]),
+    );
+    const headers = requestHeaders(exchange, passes, told);
+    const { 'content-length': length } = exchange.request.headers;
+    if (payload) {
+      if (Number(length ?? 0) > maxBodyBytes) throw bodyTooLarge(maxBodyBytes);
+      if (length !== undefined) headers['content-length'] = length;
+    } else delete headers['content-type'];
+    const deadlineAt = Date.now() + timeoutMs;
+    let sent: Sent;
+    try {
+      sent = await attempts();
+    } finally {
+      if (payload && !payload.readableEnded) stopReadingAfter(outgoing, incoming);
+    }
+    const { answer, place } = sent;
+    try {
+      if ((answer.statusCode ?? 500) >= 500) throw failedThere(answer.statusCode ?? 500);
+      const own = answerHeaders(answer.headers, exchange, { authority: placeName(place.endpoint), passes });
+      const connection = reply.getHeader('connection') === 'close' ? { connection: 'close' } : {};
+      reply.hijack();
+      await relay(answer, outgoing, { ...own, ...connection }, exchange);
+      return reply;
+    } finally {
+      answer.destroy();
+      place.release();
+    }
+
+    /** Elsewhere where nothing was sent yet; again where it does no harm, and nothing of a body is gone. */
+    async function attempts(): Promise<Sent> {
+      const tried = new Set<string>();
+      for (let attempt = 1; ; attempt++) {
+        const place = await upstream.pick(tried, deadlineAt);
+        const trial = new Trial(place, {
+          exchange,
+          headers,
+          payload,
+          maxBodyBytes,
+          deadlineAt,
+          bodyMs: limits.bodyTimeoutMs,
+        });
+        try {
+          return { answer: await trial.answer(), place };
+        } catch (error) {
+          place.release();
+          if (error instanceof ProblemError) throw error;
+          tried.add(placeName(place.endpoint));
+          const isSafe = !trial.hasBegun || (isIdempotent && !payload);
+          const isLast = attempt >= MAX_ATTEMPTS || Date.now() >= deadlineAt || exchange.request.signal.aborted;
+          if (isLast || !isSafe) throw upstreamFailure(error);
+          const other = await upstream.pick(tried, deadlineAt).catch(() => undefined);
+          if (!other) throw upstreamFailure(error);
+          other.release();
+        }
+      }
+    }
+  };
+
+  async function relay(answer: IncomingMessage, outgoing: EdgeOutgoing, headers: object, exchange: Exchange) {
+    const { request } = exchange;
+    const writer = new PacedWriter(outgoing, limits);
+    const end = () => answer.destroy(new CallError('DEADLINE_EXCEEDED', 'the answer took too long'));
+    const whole = setTimeout(end, limits.streamTimeoutMs);
+    const idle = setTimeout(end, limits.streamIdleTimeoutMs);
+    whole.unref();
+    idle.unref();
+    const gone = () => answer.destroy();
+    request.signal.addEventListener('abort', gone);
+    try {
+      writeHeadTo(outgoing, answer.statusCode ?? 502, headers);
+      for await (const part of answer as AsyncIterable<Buffer>) {
+        await writer.write(part);
+        idle.refresh();
+      }
+      outgoing.end();
+    } catch (error) {
+      if (!outgoing.destroyed) breakOff(outgoing);
+      if (request.signal.aborted && !(error instanceof ProblemError && error.problem.status !== 499)) return;
+      const failure = error instanceof ProblemError ? error : upstreamFailure(error);
+      tellRefusal(events, request, failure, exchange.principal?.subject);
+    } finally {
+      clearTimeout(whole);
+      clearTimeout(idle);
+      request.signal.removeEventListener('abort', gone);
+    }
+  }
+}
+
+/** On HTTP/2 a body needs neither a length nor a type to be there; Fastify sees only those that have one. */
+function unannouncedBody(incoming: EdgeIncoming): Readable | undefined {
+  return 'stream' in incoming && !incoming.stream.endAfterHeaders ? incoming : undefined;
+}
+
+interface Sent {
+  readonly answer: IncomingMessage;
+  readonly place: Place;
+}
+
+interface Sending {
+  readonly exchange: Exchange;
+  readonly headers: NonNullable<RequestOptions['headers']>;
+  readonly payload: Readable | undefined;
+  readonly maxBodyBytes: number;
+  readonly deadlineAt: number;
+  readonly bodyMs: number;
+}
+
+/** One attempt at one place. */
+class Trial {
+  /** Something of the request may have arrived there. */
+  hasBegun = false;
+  readonly #place: Place;
+  readonly #sending: Sending;
+
+  constructor(place: Place, sending: Sending) {
+    this.#place = place;
+    this.#sending = sending;
+  }
+
+  /** Resolves with the head of the answer. Rejects with ProblemError for what the client did, otherwise with any error. */
+  answer(): Promise<IncomingMessage> {
+    const { exchange, headers, payload, deadlineAt } = this.#sending;
+    const { endpoint, agent } = this.#place;
+    const { request } = exchange;
+    return new Promise((resolve, reject) => {
+      const outgoing = httpsRequest({
+        agent,
+        host: endpoint.host,
+        port: endpoint.port,
+        method: request.method,
+        path: pathOf(exchange),
+        headers: { ...headers, host: placeName(endpoint) },
+      });
+      const late = new CallError('DEADLINE_EXCEEDED', 'the service took too long');
+      const timer = setTimeout(() => outgoing.destroy(late), Math.max(0, deadlineAt - Date.now()));
+      timer.unref();
+      const gone = () => outgoing.destroy(new CallError('CANCELLED', 'the client is gone'));
+      const settle = () => {
+        clearTimeout(timer);
+        request.signal.removeEventListener('abort', gone);
+      };
+      if (request.signal.aborted) gone();
+      request.signal.addEventListener('abort', gone);
+      outgoing.once('response', (answer) => {
+        settle();
+        resolve(answer);
+      });
+      outgoing.on('error', (error) => {
+        settle();
+        reject(error);
+      });
+      outgoing.once('socket', (socket) => {
+        const begin = () => {
+          this.hasBegun = true;
+          if (!payload) outgoing.end();
+          else this.#upload(payload, outgoing).catch((error: Error) => outgoing.destroy(error));
+        };
+        if ((socket as TLSSocket & { secureConnecting?: boolean }).secureConnecting)
+          socket.once('secureConnect', begin);
+        else begin();
+      });
+    });
+  }
+
+  async #upload(payload: Readable, outgoing: ClientRequest): Promise<void> {
+    const { maxBodyBytes, bodyMs } = this.#sending;
+    let bytes = 0;
+    const timer = setTimeout(() => outgoing.destroy(bodyTooSlow()), bodyMs);
+    timer.unref();
+    try {
+      // The connection to the client is still needed for its answer.
+      for await (const part of payload.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+        bytes += part.length;
+        if (bytes > maxBodyBytes) throw bodyTooLarge(maxBodyBytes);
+        if (outgoing.destroyed) return;
+        if (!outgoing.write(part)) await drained(outgoing);
+      }
+      outgoing.end();
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+function drained(outgoing: ClientRequest): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      outgoing.off('drain', done);
+      outgoing.off('close', done);
+      resolve();
+    };
+    outgoing.on('drain', done);
+    outgoing.on('close', done);
+  });
+}
+
+/** The canonical path, and the query in one spelling. */
+function pathOf({ request }: Exchange): string {
+  const pairs = [...request.query].flatMap(([name, values]) =>
+    values.map((value) => `${encodeURIComponent(name)}=${encodeURIComponent(value)}`),
+  );
+  return pairs.length === 0 ? request.path : `${request.path}?${pairs.join('&')}`;
+}
+
+function failedThere(status: number): ProblemError {
+  const known = status === 503 || status === 504 ? status : 502;
+  const problem = { status: known, code: 'upstream-failed', title: 'The service failed' };
+  return new ProblemError(problem, { reason: `the service answered ${status}` });
+}
+
+function bodyTooLarge(max: number): ProblemError {
+  const detail = `at most ${max} bytes are taken`;
+  return new ProblemError({ status: 413, code: 'body-too-large', title: 'The body is too large', detail });
+}
+
+function bodyTooSlow(): ProblemError {
+  return new ProblemError({ status: 408, code: 'request-timeout', title: 'The request took too long to arrive' });
+}

@@ -1,0 +1,41 @@
+import type { CallOptions, Service } from '@sallyport/core';
+import type { Exchange } from '../exchange.js';
+import { defaultMessage } from './message.js';
+import type { Route } from './route.js';
+import { contractOfMethod } from './route-table.js';
+
+export type RpcRoute = Extract<Route, { kind: 'rpc' }>;
+
+/** What a service is told beside the message, e.g. who the user is. */
+export type CallMetadata = (exchange: Exchange) => Promise<CallOptions['metadata']> | CallOptions['metadata'];
+
+export interface RpcContext {
+  readonly service: Service;
+  readonly upstreamTimeoutMs: number;
+  readonly metadata: CallMetadata;
+}
+
+/** Sends one message to the service and returns its answer. Throws CallError or ProblemError. */
+export type UnaryHandler = (exchange: Exchange, body: unknown) => Promise<unknown>;
+
+export function unaryHandler(route: RpcRoute, context: RpcContext): UnaryHandler {
+  const { target, options, method } = route;
+  const client = context.service.client(contractOfMethod(route), { service: options.service });
+  const call = client[target.name] as (message: unknown, options: CallOptions) => Promise<unknown>;
+  const message = options.map ?? defaultMessage(target, hasBody(method));
+  const deadlineMs = options.timeoutMs ?? context.upstreamTimeoutMs;
+  return async (exchange, body) => {
+    const sent = message(exchange.request, body, exchange.principal);
+    const metadata = await context.metadata(exchange);
+    return call(sent, {
+      deadlineMs,
+      signal: exchange.request.signal,
+      ...(metadata === undefined ? {} : { metadata }),
+    });
+  };
+}
+
+/** RFC 9110 section 9.3: a body of the others has no defined meaning. */
+export function hasBody(method: string): boolean {
+  return method === 'POST' || method === 'PUT' || method === 'PATCH';
+}

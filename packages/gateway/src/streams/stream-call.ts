@@ -1,0 +1,56 @@
+import { CallError, type CallOptions } from '@sallyport/core';
+import type { Exchange } from '../exchange.js';
+import { ProblemError } from '../problem.js';
+import { problemOf } from '../routes/http-status.js';
+import { defaultMessage } from '../routes/message.js';
+import { contractOfMethod } from '../routes/route-table.js';
+import type { RpcRoute } from '../routes/rpc-handler.js';
+import type { StreamContext } from './stream-limits.js';
+
+/** One method of a service, called for requests of one route. */
+export interface StreamCall {
+  /** What the client of the SDK has for the method: takes a message or an iterable, returns a promise or an iterable. */
+  readonly call: (request: unknown, options: CallOptions) => unknown;
+  /** The message that the request and a part of its body stand for. Throws ProblemError. */
+  message(exchange: Exchange, body: unknown): unknown;
+  /** Ends with the client and with the gateway. `release` when the call is over. */
+  options(exchange: Exchange): Promise<{ readonly options: CallOptions; release(): void }>;
+  /** What the client is told of a call that failed; undefined when it is gone. */
+  problemOf(exchange: Exchange, error: unknown): ProblemError | undefined;
+}
+
+export function streamCall(route: RpcRoute, context: StreamContext, readsBody: boolean): StreamCall {
+  const { target, options } = route;
+  const { service, metadata, limits, leaving } = context;
+  const client = service.client(contractOfMethod(route), { service: options.service });
+  const map = options.map ?? defaultMessage(target, readsBody);
+  const deadlineMs = options.timeoutMs ?? limits.streamTimeoutMs;
+  return {
+    call: client[target.name] as StreamCall['call'],
+    message: ({ request, principal }, body) => map(request, body, principal),
+    async options(exchange) {
+      const ending = new AbortController();
+      const abort = () => ending.abort();
+      const signals = [exchange.request.signal, leaving];
+      for (const signal of signals) signal.addEventListener('abort', abort);
+      if (signals.some(({ aborted }) => aborted)) abort();
+      const sent = await metadata(exchange);
+      return {
+        options: { deadlineMs, signal: ending.signal, ...(sent === undefined ? {} : { metadata: sent }) },
+        release: () => {
+          for (const signal of signals) signal.removeEventListener('abort', abort);
+        },
+      };
+    },
+    problemOf({ request }, error) {
+      const isOurs = error instanceof ProblemError && error.problem.status !== 499;
+      if (request.signal.aborted && !isOurs) return undefined;
+      if (leaving.aborted && error instanceof CallError) return goingAway();
+      return problemOf(error);
+    },
+  };
+}
+
+function goingAway(): ProblemError {
+  return new ProblemError({ status: 503, code: 'going-away', title: 'The gateway is being replaced: ask again' });
+}

@@ -1,0 +1,72 @@
+import { existsSync, mkdirSync } from 'node:fs';
+import { createConnection } from 'node:net';
+import { join } from 'node:path';
+import { temporaryFolder } from '../temporary-folder.js';
+import { freePorts } from './ports.js';
+import { ServerProcess } from './server-process.js';
+
+export interface Nginx extends AsyncDisposable {
+  readonly port: number;
+}
+
+export interface NginxOptions {
+  /** Port of the gateway on this machine. */
+  readonly upstreamPort: number;
+  /** PEM file that signs the gateway's certificate. */
+  readonly ca: string;
+  /** The name it is asked for, and must show. */
+  readonly host: string;
+}
+
+/** nginx in plain text in front of an HTTPS server, with connections that it keeps and shares between clients. */
+export async function startNginx({ upstreamPort, ca, host }: NginxOptions): Promise<Nginx> {
+  const folder = temporaryFolder();
+  const [port = 0] = await freePorts(1);
+  for (const name of ['body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']) mkdirSync(join(folder.path, name));
+  const at = (name: string) => join(folder.path, name);
+  const configuration = `
+    daemon off; master_process off; pid ${at('pid')}; error_log ${at('error.log')};
+    events { worker_connections 64; }
+    http {
+      access_log off; client_body_temp_path ${at('body')}; proxy_temp_path ${at('proxy')};
+      fastcgi_temp_path ${at('fastcgi')}; uwsgi_temp_path ${at('uwsgi')}; scgi_temp_path ${at('scgi')};
+      upstream gateway { server 127.0.0.1:${upstreamPort}; keepalive 1; }
+      server {
+        listen 127.0.0.1:${port};
+        location / {
+          proxy_pass https://gateway; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off;
+          proxy_set_header Host ${host}; proxy_set_header Connection ""; proxy_set_header X-Forwarded-For $remote_addr;
+          proxy_ssl_server_name on; proxy_ssl_name ${host}; proxy_ssl_verify on; proxy_ssl_protocols TLSv1.3;
+          proxy_ssl_trusted_certificate ${ca};
+        }
+      }
+    }`;
+  const process = new ServerProcess({
+    program: 'nginx',
+    args: ['-p', folder.path, '-e', at('error.log'), '-c', folder.write('nginx.conf', configuration)],
+    folder: folder.path,
+    temporary: folder.path,
+    ready: async () => existsSync(at('pid')) && (await isListening(port)),
+  });
+  const stop = async () => {
+    await process.kill();
+    folder[Symbol.dispose]();
+  };
+  try {
+    await process.start();
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { port, [Symbol.asyncDispose]: stop };
+}
+
+function isListening(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection(port, '127.0.0.1', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on('error', () => resolve(false));
+  });
+}

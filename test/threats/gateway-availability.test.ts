@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import { connect as connectHttp2, constants } from 'node:http2';
+import { CallError } from '@sallyport/core';
+import { route } from '@sallyport/gateway';
+import { eventually } from '../support/eventually.js';
+import { gatewayWorld, Orders } from '../support/gateway/world.js';
+import { contextOf } from '../support/registry-context.js';
+
+const open = [route('GET', '/v1/orders/:id', Orders.get, { service: 'orders', public: true, timeoutMs: 500 })];
+
+describe('a gateway whose clients or services misbehave', () => {
+  it('T57 ends a body that comes too slowly with 408 on HTTP/1.1, and serves on', async () => {
+    await using world = await gatewayWorld({ limits: { bodyTimeoutMs: 300, headersTimeoutMs: 300 } });
+    const socket = await world.dial();
+    let answer = '';
+    socket.on('data', (chunk) => {
+      answer += chunk;
+    });
+    const closed = new Promise((resolve) => socket.on('close', resolve));
+
+    socket.write(
+      'POST /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{',
+    );
+    await closed;
+
+    assert.match(answer, /^HTTP\/1\.1 408 /);
+    assert.equal(world.handled.length, 0);
+    assert.equal((await world.ask('GET', '/v1/orders/7')).status, 200);
+  });
+
+  it('T57 ends a body that comes too slowly on HTTP/2, and serves on', async () => {
+    await using world = await gatewayWorld({ limits: { bodyTimeoutMs: 300 } });
+    const session = connectHttp2(`https://127.0.0.1:${world.port}`, { ca: world.ca, servername: 'shop.test' });
+    session.on('error', () => {});
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/v1/orders/7',
+      ':authority': 'shop.test',
+      'content-type': 'application/json',
+    });
+    stream.on('error', () => {});
+    let status: unknown;
+    stream.on('response', (headers) => {
+      status = headers[':status'];
+    });
+    stream.resume();
+    stream.write('{');
+
+    await eventually(() => assert.equal(status, 408));
+    // Node's client keeps its half open for a reset without an error; HTTP/2 itself knows better.
+    await eventually(() => assert.ok([undefined, constants.NGHTTP2_STREAM_STATE_CLOSED].includes(stream.state.state)));
+    session.close();
+    assert.equal(world.handled.length, 0);
+    assert.equal((await world.ask('GET', '/v1/orders/7')).status, 200);
+  });
+
+  it('T57 ends headers that come too slowly', async () => {
+    await using world = await gatewayWorld({ limits: { headersTimeoutMs: 300 } });
+    const socket = await world.dial();
+    let answer = '';
+    socket.on('data', (chunk) => {
+      answer += chunk;
+    });
+    const closed = new Promise((resolve) => socket.on('close', resolve));
+
+    socket.write('GET /v1/orders/7 HTTP/1.1\r\nHost: shop.te');
+    await closed;
+
+    assert.match(answer, /^HTTP\/1\.1 408 /);
+  });
+
+  it('T57 takes no more connections from one address than it may have', async () => {
+    await using world = await gatewayWorld({ limits: { maxConnectionsPerAddress: 2 } });
+    const [first, second] = [await world.dial(), await world.dial()];
+
+    await assert.rejects(world.dial());
+
+    const refused = world.events('handshake-refused').map(({ reason }) => reason);
+    assert.ok(refused.includes('too-many-connections'), String(refused));
+    first.destroy();
+    second.destroy();
+    await eventually(async () => assert.equal((await world.ask('GET', '/v1/orders/7')).status, 200));
+  });
+
+  it('T61 answers 503 when the service is down, without a word of what is behind', async () => {
+    await using world = await gatewayWorld({ routes: open });
+    assert.equal((await world.ask('GET', '/v1/orders/7')).status, 200);
+
+    await world.mesh.stop();
+    const answer = await world.ask('GET', '/v1/orders/7');
+
+    assert.deepEqual([answer.status, answer.code], [503, 'upstream-unavailable']);
+    assert.doesNotMatch(answer.body, /orders|127\.0\.0\.1|spiffe|registry/);
+    const [event] = world.events('request-refused');
+    assert.equal(event?.code, 'upstream-unavailable');
+    assert.match(String(event?.detail), /UNAVAILABLE/);
+  });
+
+  it('T61 answers 504 when the service is slow', async () => {
+    await using world = await gatewayWorld({
+      routes: [route('GET', '/v1/orders/:id', Orders.get, { service: 'orders', public: true, timeoutMs: 200 })],
+      handlers: { get: () => new Promise(() => {}) },
+    });
+
+    const answer = await world.ask('GET', '/v1/orders/7');
+
+    assert.deepEqual([answer.status, answer.code], [504, 'upstream-timeout']);
+  });
+
+  it('T61 answers 502 when somebody else answers for the service', async () => {
+    await using world = await gatewayWorld({
+      routes: [route('GET', '/v1/bills/:id', Orders.get, { service: 'billing', public: true })],
+    });
+    const session = await world.mesh.registry.open(contextOf('billing'));
+    const [orders] = await session.list('orders');
+    assert.ok(orders);
+    await session.register({ ...orders, id: 'billing-poisoned', service: 'billing' });
+
+    const answer = await world.ask('GET', '/v1/bills/7');
+
+    assert.deepEqual([answer.status, answer.code], [502, 'upstream-refused']);
+    assert.doesNotMatch(answer.body, /orders|127\.0\.0\.1|spiffe/);
+    assert.equal(world.events('server-identity-refused')[0]?.presented, world.mesh.id('orders'));
+    assert.equal(world.handled.length, 0);
+    await session.close();
+  });
+
+  it('tells a client what a service says to it, and nothing of what failed inside', async () => {
+    await using world = await gatewayWorld({
+      routes: open,
+      handlers: {
+        get({ id }) {
+          if (id === 'gone') throw new CallError('NOT_FOUND', 'order gone was deleted');
+          if (id === 'denied') throw new CallError('PERMISSION_DENIED', 'rule internal-7');
+          throw new Error(`password=hunter2 ${id}`);
+        },
+      },
+    });
+
+    const [gone, denied, broken] = await Promise.all(
+      ['gone', 'denied', 'broken'].map((id) => world.ask('GET', `/v1/orders/${id}`)),
+    );
+
+    assert.deepEqual([gone?.status, denied?.status, broken?.status], [404, 403, 500]);
+    assert.match(gone?.body ?? '', /order gone was deleted/);
+    assert.doesNotMatch(`${denied?.body}${broken?.body}`, /internal-7|hunter2|password/);
+  });
+});
