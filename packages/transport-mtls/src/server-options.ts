@@ -1,12 +1,11 @@
-import { BlockList, isIP } from 'node:net';
 import {
+  bindAddress,
   durationMs,
   type Endpoint,
   limit,
   type ParsedOptions,
   parseOptions,
-  type Violation,
-  violation,
+  wildcardViolations,
 } from '@sallyport/core/spi';
 import { z } from 'zod';
 
@@ -80,16 +79,9 @@ const limits = z.strictObject({
   unaryDeadlineMs: durationMs().default(MINUTE),
 });
 
-const hostAndPort = z.string().transform((text, context) => {
-  const endpoint = parseAddress(text);
-  if (endpoint) return endpoint;
-  context.addIssue({ code: 'custom', message: 'expected host:port, e.g. 10.0.0.5:8443 or [::1]:0' });
-  return z.NEVER;
-});
-
 const schema = z.strictObject({
-  address: hostAndPort.prefault('127.0.0.1:0'),
-  advertise: hostAndPort.optional(),
+  address: bindAddress().prefault('127.0.0.1:0'),
+  advertise: bindAddress().optional(),
   requireClientCert: z.literal(true).optional(),
   allowWildcardBind: z.strictObject({ reason: z.string().trim().min(1) }).optional(),
   limits: limits.prefault({}),
@@ -97,43 +89,6 @@ const schema = z.strictObject({
 
 export function parseServerOptions(options: unknown): ParsedOptions<ResolvedServerOptions> {
   const parsed = parseOptions(schema, options, 'server') as ParsedOptions<ResolvedServerOptions>;
-  const violations = [...parsed.violations, ...wildcardViolations(options)];
+  const violations = [...parsed.violations, ...wildcardViolations(options, 'server')];
   return violations.length > 0 ? { value: undefined, violations } : parsed;
-}
-
-/** Apart from the schema, which stops short of what concerns several options as soon as one of them is wrong. */
-function wildcardViolations(options: unknown): Violation[] {
-  const { address, advertise, allowWildcardBind } = (options ?? {}) as Readonly<Record<string, unknown>>;
-  const endpoint = typeof address === 'string' ? parseAddress(address) : undefined;
-  if (!endpoint || !isWildcard(endpoint.host)) return [];
-  if (!allowWildcardBind) return [violation('server-wildcard-bind', 'server.address')];
-  if (advertise !== undefined) return [];
-  const problem = 'a server on every interface must say which address others dial';
-  return [violation('option-missing', 'server.advertise', problem)];
-}
-
-/** What a resolver reads as an IPv4 address in disguise when it stands last: `0`, `127.1`, `0x7f.1`. */
-const NUMERIC_END = /(?:^|\.)(?:\d+|0x[0-9a-f]*)$/i;
-
-/** `host:port` or `[ipv6]:port`; undefined when it is neither. */
-function parseAddress(text: string): Endpoint | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/@]*)):(\d{1,5})$/.exec(text);
-  if (!match) return undefined;
-  const port = Number(match[3]);
-  const bracketed = match[1];
-  if (port > 65_535 || (bracketed !== undefined && isIP(bracketed) !== 6)) return undefined;
-  if (match[2] !== undefined && isIP(match[2]) === 0 && NUMERIC_END.test(match[2])) return undefined;
-  // Without a host Node would listen on every interface: `:8081` says so, in the words that the check looks for.
-  return { host: bracketed ?? (match[2] === '' ? '::' : (match[2] as string)), port };
-}
-
-// A BlockList compares addresses, not spellings, and judges IPv4-mapped IPv6 addresses by its IPv4 rules.
-const everywhere = new BlockList();
-everywhere.addAddress('0.0.0.0', 'ipv4');
-everywhere.addAddress('::', 'ipv6');
-
-/** Whether it stands for every interface. */
-export function isWildcard(host: string): boolean {
-  const family = isIP(host);
-  return family === 0 ? host === '*' : everywhere.check(host, family === 4 ? 'ipv4' : 'ipv6');
 }

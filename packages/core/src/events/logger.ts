@@ -39,12 +39,15 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   'instance-registered': 'info',
   'instance-deregistered': 'info',
   'registry-state': 'warn',
+  'program-state': 'warn',
+  'upstream-unreachable': 'warn',
   'handler-failed': 'error',
   'listener-failed': 'error',
 };
 
 export function levelOf(event: SallyportEvent): LogLevel {
   if (event.type === 'registry-state' && event.state === 'fresh') return 'info';
+  if (event.type === 'program-state' && event.state === 'up') return 'info';
   if (event.type === 'revocation-stale' && event.remainingMs === 0) return 'error';
   return levels[event.type];
 }
