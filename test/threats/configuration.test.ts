@@ -106,12 +106,15 @@ function at(path: string, configure: Case['configure']): Case {
   return { path, configure };
 }
 
-/** What only a running registry can tell, and what concerns an authority, with the tests that show it there. */
+/** What only a running registry can tell, and what concerns an authority or a sidecar, with the tests that show it there. */
 const shownElsewhere = {
   'authority-dropped-early': ['integration/authority-change.test.ts'],
   'authority-key-plain': ['integration/authority-start.test.ts'],
   'authority-store-unusable': ['integration/authority-start.test.ts'],
   'registry-credential-too-powerful': ['integration/consul/security.test.ts', 'integration/etcd/security.test.ts'],
+  'sidecar-port-exposed': ['threats/sidecar-configuration.test.ts'],
+  'sidecar-target-exposed': ['threats/sidecar-configuration.test.ts'],
+  'sidecar-upstream-forbidden': ['threats/sidecar-configuration.test.ts'],
 } as const;
 
 /** A Consul registry as `service.registry`, with an option that is wrong. Nobody is asked: options are judged first. */
