@@ -32,7 +32,9 @@ function pass(from: RelayEnd, to: Socket, maxBufferedBytes: number): void {
     if (to.writableLength >= maxBufferedBytes) source.pause();
   });
   to.on('drain', () => source.resume());
-  source.once('end', () => to.end());
+  // An end without a word before it is told of whether anybody listens or not.
+  if (source.readableEnded) to.end();
+  else source.once('end', () => to.end());
 }
 
 /** What arrives in one turn of the event loop leaves in one system call: TLS hands out a record of 16 KiB at a time. */
