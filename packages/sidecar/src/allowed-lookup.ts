@@ -1,4 +1,4 @@
-import { lookup } from 'node:dns';
+import dns from 'node:dns';
 import type { LookupFunction } from 'node:net';
 import { type EndpointPolicy, endpointProblem } from '@sallyport/core/spi';
 
@@ -8,7 +8,7 @@ import { type EndpointPolicy, endpointProblem } from '@sallyport/core/spi';
  */
 export function allowedLookup(policy: EndpointPolicy): LookupFunction {
   return (host, options, callback) => {
-    lookup(host, { ...options, all: true }, (error, found) => {
+    dns.lookup(host, { ...options, all: true }, (error, found) => {
       if (error) return callback(error, '');
       const allowed = found.filter(({ address }) => endpointProblem({ host: address, port: 1 }, policy) === undefined);
       const [first] = allowed;
