@@ -36,6 +36,11 @@ const tables: readonly { readonly type: string; readonly source: string; readonl
   { type: 'InstanceRecord', source: 'core/src/registry/registry.ts', page: 'registries' },
   { type: 'RegistryConformanceOptions', source: 'testing/src/registry-conformance.ts', page: 'registries' },
   { type: 'MeshOptions', source: 'testing/src/mesh.ts', page: 'testing' },
+  ...['SidecarOptions', 'InboundOptions', 'UpstreamOptions', 'SidecarLimits'].map((type) => ({
+    type,
+    source: 'sidecar/src/options.ts',
+    page: 'sidecar',
+  })),
   { type: 'ConsoleLoggerOptions', source: 'core/src/events/console-logger.ts', page: 'events' },
 ];
 
