@@ -27,6 +27,18 @@ const programs = {
   },
   'etcd-3.4': etcd('3.4', 'bookworm'),
   'etcd-3.5': etcd('3.5', 'trixie'),
+  'redis-server': {
+    packages: ['redis-server', 'redis-tools'],
+    libraries: /^lib(?:ssl|lzf|jemalloc|atomic)/,
+    commands: {
+      'redis-server': { path: 'usr/bin/redis-server', probe: ['--version'], answer: /^Redis server v=[67]\./m },
+    },
+  },
+  nginx: {
+    packages: ['nginx'],
+    libraries: /^lib(?:ssl|pcre2|crypt)/,
+    commands: { nginx: { path: 'usr/sbin/nginx', probe: ['-v'], answer: /nginx\/1\./ } },
+  },
 };
 
 function etcd(version, suite) {

@@ -3,7 +3,14 @@ import { delimiter, join } from 'node:path';
 import { root } from '../repository.js';
 
 /** What scripts/servers.mjs fetches, by the names under which it puts them on the PATH. */
-export type ServerProgram = 'consul-1.8.7' | 'etcd-3.4' | 'etcdctl-3.4' | 'etcd-3.5' | 'etcdctl-3.5';
+export type ServerProgram =
+  | 'consul-1.8.7'
+  | 'etcd-3.4'
+  | 'etcdctl-3.4'
+  | 'etcd-3.5'
+  | 'etcdctl-3.5'
+  | 'redis-server'
+  | 'nginx';
 
 /**
  * What the servers get of our environment: the PATH, with the fetched programs on it also where mocha was started by hand.
@@ -28,6 +35,10 @@ export function requireServers(...names: readonly ServerProgram[]): void {
 }
 
 function isThere(name: ServerProgram): boolean {
-  const flag = name.startsWith('etcd-') ? '--version' : 'version';
-  return spawnSync(name, [flag], { env: serverEnvironment, timeout: 10_000 }).status === 0;
+  return spawnSync(name, [versionFlag(name)], { env: serverEnvironment, timeout: 10_000 }).status === 0;
+}
+
+function versionFlag(name: ServerProgram): string {
+  if (name === 'nginx') return '-v';
+  return name.startsWith('etcd-') || name === 'redis-server' ? '--version' : 'version';
 }
