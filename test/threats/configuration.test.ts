@@ -142,7 +142,7 @@ function at(path: string, configure: Case['configure']): Case {
   return { path, configure };
 }
 
-/** What no options of a factory can hold, or only a running registry or authority can tell, with the tests that show it there. */
+/** What no options of a factory can hold, only a running server can tell, or has a test of its own, with the tests that show it there. */
 const shownElsewhere = {
   'authority-dropped-early': ['integration/authority-change.test.ts'],
   'authority-key-plain': ['integration/authority-start.test.ts'],
@@ -152,6 +152,9 @@ const shownElsewhere = {
   'config-reference-broken': ['unit/gateway/config/gateway-file.test.ts'],
   'secret-in-arguments': ['unit/cli/gateway-flags.test.ts'],
   'registry-credential-too-powerful': ['integration/consul/security.test.ts', 'integration/etcd/security.test.ts'],
+  'sidecar-port-exposed': ['threats/sidecar-configuration.test.ts'],
+  'sidecar-target-exposed': ['threats/sidecar-configuration.test.ts'],
+  'sidecar-upstream-forbidden': ['threats/sidecar-configuration.test.ts'],
 } as const;
 
 /** A Consul registry as `service.registry`, with an option that is wrong. Nobody is asked: options are judged first. */

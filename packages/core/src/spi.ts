@@ -41,7 +41,7 @@ export { bindAddress, isWildcard, wildcardViolations } from './policy/bind-addre
 export { checkEnvironment, type Environment } from './policy/environment-guard.js';
 export { InsecureConfigurationError } from './policy/insecure-configuration-error.js';
 export { durationMs, type LimitRange, limit, type ParsedOptions, parseOptions } from './policy/options.js';
-export { type Violation, violation } from './policy/violation.js';
+export { distinct, type Violation, violation } from './policy/violation.js';
 export { ChangeFeed, type ChangeFeedOptions } from './registry/change-feed.js';
 export { type EndpointPolicy, endpointProblem, endpointSchema, isLoopback } from './registry/endpoint.js';
 export {
@@ -69,6 +69,7 @@ export { followService, type RegistryView, type RegistryViewOptions } from './re
 export { redactSecrets, rememberSecret } from './secrets/redaction.js';
 export { isSecret, SecretUnavailableError } from './secrets/secret.js';
 export { isVersionRange, readyOnly } from './selector/filters.js';
+export { identityProblems } from './service/readiness.js';
 export {
   type ClientTlsOptions,
   clientTlsOptions,

@@ -14,6 +14,12 @@ export function protocolOf(lane: LaneName): string {
   return lane === 'fast' ? FAST_PROTOCOL : 'h2';
 }
 
+/**
+ * The protocol of a lane that serves clients which offer none in ALPN. Only a door that asks for such a lane lets them in, and it
+ * goes on refusing those that offer others (ALPACA: a connection must not end at a door of another protocol).
+ */
+export const NO_PROTOCOL = '';
+
 /** One accepted connection, seen from the listener. */
 export interface LaneConnection {
   /** Asks the peer to go elsewhere (GOAWAY), lets its running calls finish for at most `graceMs`, then ends them. */

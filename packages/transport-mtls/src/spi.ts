@@ -1,4 +1,5 @@
 export { clientOn } from './client.js';
+export { coarse, lifeOf, spread } from './connection-life.js';
 export {
   encodeTrailers,
   type RequestHead,
@@ -24,5 +25,16 @@ export { FrameReader, type FrameSink } from './fast/reader.js';
 export { fastServerLane } from './fast/server-lane.js';
 export { FrameWriter } from './fast/writer.js';
 export { FloodGuard } from './flood-guard.js';
-export { allLanes, type LaneName } from './lane.js';
+export {
+  type AcceptedPeer,
+  allLanes,
+  type LaneConnection,
+  type LaneName,
+  type MakeServerLane,
+  NO_PROTOCOL,
+  type ServerLane,
+} from './lane.js';
 export { serverOn } from './server.js';
+export { parseServerOptions, type ResolvedServerOptions } from './server-options.js';
+export { reset } from './tcp-below.js';
+export { listen } from './tls-listener.js';

@@ -21,13 +21,16 @@ import {
 } from '@sallyport/core/spi';
 import { coarse, lifeOf, spread } from './connection-life.js';
 import { FloodGuard, maxUnexplainedOfPeer } from './flood-guard.js';
-import type { LaneConnection, MakeServerLane, ServerLane } from './lane.js';
+import { type LaneConnection, type MakeServerLane, NO_PROTOCOL, type ServerLane } from './lane.js';
 import type { ResolvedServerOptions } from './server-options.js';
+import { tcpOf } from './tcp-below.js';
 
 /** How often connections are checked for floods and certificates that end, ms. */
 const PATROL_MS = 1000;
 /** How long whoever was closed for abuse stays outside: else the next connection would go on where the last one ended. */
 const BARRED_MS = 10_000;
+/** Stands for no protocol in a list that must not be empty. */
+const NOBODYS_PROTOCOL = 'sallyport-none';
 
 /** Binds the port and serves until closed. Rejects, with nothing bound, when the address cannot be had. */
 export async function listen(
@@ -81,7 +84,7 @@ class TlsListener implements Listener {
     this.#lanes = new Map(makeLanes.map((make) => make(host, options.limits)).map((lane) => [lane.protocol, lane]));
     this.#server = createServer({
       ...serverTlsOptions(host.tls.current()),
-      ALPNProtocols: [...this.#lanes.keys()],
+      ALPNProtocols: offered([...this.#lanes.keys()]),
       handshakeTimeout: options.limits.handshakeTimeoutMs,
     });
     this.#server.maxConnections = options.limits.maxConnections;
@@ -190,9 +193,9 @@ class TlsListener implements Listener {
 
   /** What TLS itself does not decide: protocol, resumption, identity, and how many connections one identity may have. */
   #judge(socket: TLSSocket): Admission | Refusal {
-    // Node accepts a client that offers no protocol at all.
-    const lane = this.#lanes.get(socket.alpnProtocol || '');
-    if (!lane) return refusal('alpn', `the client offers none of ${[...this.#lanes.keys()].join(', ')}`);
+    // Node accepts a client that offers no protocol at all: there is a lane for it only where one was asked for.
+    const lane = this.#lanes.get(socket.alpnProtocol || NO_PROTOCOL);
+    if (!lane) return refusal('alpn', `the client offers none of ${offered([...this.#lanes.keys()]).join(', ')}`);
     if (socket.isSessionReused()) return refusal('resumed', 'a resumed session shows no certificate');
     const presented = presentedPeer(socket);
     if (!presented) return refusal('no-certificate', 'the client presented no certificate');
@@ -312,10 +315,19 @@ function bindProblem(code: string): string {
 
 /**
  * Node has closed the connection already when it tells of a refused certificate, and the TLS socket has forgotten who it
- * was; the TCP socket below has not. That one has no public name; without it the address is unknown, nothing else.
+ * was; the TCP socket below has not.
  */
 function addressOf(socket: TLSSocket): string | undefined {
-  return socket.remoteAddress ?? (socket as unknown as { readonly _parent?: Socket })._parent?.remoteAddress;
+  return socket.remoteAddress ?? tcpOf(socket)?.remoteAddress;
+}
+
+/**
+ * OpenSSL refuses a client whose protocols do not fit only where the server has some (RFC 7301 §3.2): a lane for those who offer
+ * none must not take those who came for another.
+ */
+function offered(protocols: readonly string[]): string[] {
+  const named = protocols.filter((protocol) => protocol !== NO_PROTOCOL);
+  return named.length > 0 ? named : [NOBODYS_PROTOCOL];
 }
 
 function refusal(reason: HandshakeRefusal, detail: string, peer?: string): Refusal {

@@ -100,6 +100,10 @@ export interface EventMap {
   'instance-registered': { instance: string };
   'instance-deregistered': { instance: string };
   'registry-state': { registry: string; target: string; state: RegistryState; detail: string };
+  /** Whether the program behind a sidecar can be reached. */
+  'program-state': { target: string; state: 'up' | 'down'; detail: string };
+  /** A connection of the program beside a sidecar could not be carried on: no instance of the upstream can be reached. */
+  'upstream-unreachable': { upstream: string; detail: string };
   'handler-failed': { method: string; detail: string };
   'listener-failed': { event: string; detail: string };
 }

@@ -45,11 +45,14 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   'instance-registered': 'info',
   'instance-deregistered': 'info',
   'registry-state': 'warn',
+  'program-state': 'warn',
+  'upstream-unreachable': 'warn',
   'handler-failed': 'error',
   'listener-failed': 'error',
 };
 
 export function levelOf(event: SallyportEvent): LogLevel {
+  if (event.type === 'program-state' && event.state === 'up') return 'info';
   if (event.type === 'revocation-stale' && event.remainingMs === 0) return 'error';
   if ((event.type === 'registry-state' || event.type === 'auth-source-state') && event.state === 'fresh') return 'info';
   if (event.type === 'rate-limit-store-state' && event.state === 'up') return 'info';

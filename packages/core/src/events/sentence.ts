@@ -83,6 +83,10 @@ function sentence(event: SallyportEvent): string {
       return `deregistered ${event.instance}`;
     case 'registry-state':
       return `${event.registry} registry is ${event.state} for ${event.target}${event.detail === '' ? '' : `: ${event.detail}`}`;
+    case 'program-state':
+      return `the program at ${event.target} is ${event.state}${event.detail === '' ? '' : `: ${event.detail}`}`;
+    case 'upstream-unreachable':
+      return `could not reach ${event.upstream}: ${event.detail}`;
     case 'handler-failed':
       return `handler of ${event.method} failed: ${event.detail}`;
     case 'listener-failed':

@@ -366,6 +366,22 @@ const entries = {
     problem: 'the store would be used without a password; whoever reaches it can lift every limit',
     fix: 'give the password of a user of its own as a Secret, e.g. password: secret.file("/run/secrets/redis")',
   },
+  // Sidecar
+  'sidecar-target-exposed': {
+    severity: 'critical',
+    problem: 'the program behind the sidecar is not on this machine: what goes to it would be readable on the network',
+    fix: 'give a loopback address or a unix socket; put the sidecar on the machine of the program',
+  },
+  'sidecar-port-exposed': {
+    severity: 'critical',
+    problem: 'the port for the local program would listen beyond loopback; whoever reaches it acts as this workload',
+    fix: 'give a loopback address or a unix socket',
+  },
+  'sidecar-upstream-forbidden': {
+    severity: 'high',
+    problem: 'nobody should connect to this address',
+    fix: 'give the address of a server of the upstream, or the name of its service in the registry',
+  },
 } as const satisfies Record<string, Entry>;
 
 export type ViolationId = keyof typeof entries;

@@ -62,8 +62,11 @@ export class ReadinessMonitor {
   }
 }
 
-/** A list of another trust domain keeps out its peers; one of the own authorities keeps out everybody who calls us. */
-function identityProblems(tls: TlsHandle, now: number): string[] {
+/**
+ * Why nobody would accept this identity, or could be accepted with it; empty when all is well. A list of another trust domain keeps
+ * out its peers; one of the own authorities keeps out everybody who calls us.
+ */
+export function identityProblems(tls: TlsHandle, now: number): string[] {
   const { notAfter, lists } = tls.current();
   const problems: string[] = [];
   if (notAfter <= now) problems.push('the certificate has expired');

@@ -21,7 +21,7 @@ export type ExpectedServer =
 export interface ClientHandshakeOptions {
   readonly expect: ExpectedServer;
   readonly material: TlsMaterial;
-  /** ALPN protocols in order of preference; the server must choose one of them. */
+  /** ALPN protocols in order of preference; the server must choose one of them. Empty: none is offered. */
   readonly protocols: readonly string[];
   readonly timeoutMs: number;
 }
@@ -74,7 +74,7 @@ export function clientHandshake(tcp: Socket, options: ClientHandshakeOptions): P
       ...clientTlsOptions(material, trustDomain),
       socket: tcp,
       ...nameOptions(expect),
-      ALPNProtocols: [...protocols],
+      ...(protocols.length > 0 ? { ALPNProtocols: [...protocols] } : {}),
     });
     const timer = setTimeout(
       () => refuse(new ServerRefusedError('timeout', `no TLS handshake within ${timeoutMs} ms`)),
@@ -138,7 +138,7 @@ function verify(
   { expect, material, protocols }: ClientHandshakeOptions,
   trustDomain: string,
 ): VerifiedServer {
-  if (!socket.alpnProtocol || !protocols.includes(socket.alpnProtocol)) {
+  if (protocols.length > 0 && !protocols.includes(socket.alpnProtocol || '')) {
     throw new ServerRefusedError('alpn', `the server chose none of ${protocols.join(', ')}`);
   }
   if (socket.isSessionReused()) throw new ServerRefusedError('resumed', 'a resumed session shows no certificate');

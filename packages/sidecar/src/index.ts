@@ -1,0 +1,2 @@
+export type { InboundOptions, SidecarLimits, SidecarOptions, UpstreamOptions } from './options.js';
+export { type Sidecar, sidecar } from './sidecar.js';

@@ -1,0 +1,92 @@
+import { type IdentityMatcher, type InstanceRecord, selector } from '@sallyport/core';
+import { type Clock, type Endpoint, readyOnly } from '@sallyport/core/spi';
+
+/** How long a server that could not be reached is passed over while others are there, ms. */
+const PASS_OVER_MS = 1000;
+
+/** A server of an upstream, with what is known of it. */
+export interface Server {
+  instance: InstanceRecord;
+  /** Connections open to it. */
+  pending: number;
+  /** Ms since the epoch while it could not be reached lately; 0 otherwise. */
+  passedOverUntil: number;
+}
+
+/** Where the servers of an upstream are found: in the configuration or in a registry. */
+export interface ServerSource {
+  /** Grows with every change. */
+  readonly version: number;
+  instances(): readonly InstanceRecord[];
+  /** Resolves when they are known; rejects with CallError when they are not by then (ms since the epoch). */
+  ready(deadlineAt: number): Promise<void>;
+}
+
+/** Chooses among the servers of one upstream: the less busy of two, and none that could not be reached a moment ago. */
+export class Servers {
+  readonly #source: ServerSource;
+  readonly #clock: Clock;
+  readonly #selector = selector.leastPending();
+  #known = new Map<string, Server>();
+  #seenVersion = -1;
+
+  constructor(source: ServerSource, clock: Clock) {
+    this.#source = source;
+    this.#clock = clock;
+  }
+
+  ready(deadlineAt: number): Promise<void> {
+    return this.#source.ready(deadlineAt);
+  }
+
+  /** One that has not been tried yet; undefined when there is none left. */
+  pick(tried: ReadonlySet<string>): Server | undefined {
+    const left = this.#current().filter(({ instance }) => !tried.has(instance.id));
+    const now = this.#clock.now();
+    const healthy = left.filter(({ passedOverUntil }) => passedOverUntil <= now);
+    return this.#selector.pick(healthy.length > 0 ? healthy : left);
+  }
+
+  failed(server: Server): void {
+    server.passedOverUntil = this.#clock.now() + PASS_OVER_MS;
+  }
+
+  #current(): readonly Server[] {
+    const { version } = this.#source;
+    if (version !== this.#seenVersion) {
+      this.#seenVersion = version;
+      const before = this.#known;
+      this.#known = new Map();
+      for (const instance of readyOnly(this.#source.instances())) {
+        // The object stays the same as long as the server is known: open connections count down on it.
+        const server = before.get(instance.id) ?? { instance, pending: 0, passedOverUntil: 0 };
+        server.instance = instance;
+        this.#known.set(instance.id, server);
+      }
+    }
+    return [...this.#known.values()];
+  }
+}
+
+/** The addresses of the configuration, as a registry would tell of them. */
+export function fixedServers(
+  name: string,
+  addresses: readonly Endpoint[],
+  { description }: IdentityMatcher,
+): ServerSource {
+  const instances = addresses.map((endpoint, index): InstanceRecord => {
+    return {
+      id: `${name}-${index}`,
+      service: name,
+      version: '0.0.0',
+      endpoints: [endpoint],
+      identity: description,
+      metadata: {},
+      weight: 100,
+      zone: '',
+      state: 'ready',
+      contracts: [],
+    };
+  });
+  return { version: 0, instances: () => instances, ready: () => Promise.resolve() };
+}

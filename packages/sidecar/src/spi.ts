@@ -1,0 +1,2 @@
+export { allowedLookup } from './allowed-lookup.js';
+export { type ConnectionAddresses, proxyHeader } from './proxy-protocol.js';
