@@ -141,7 +141,13 @@ export async function gatewayWorld({
   };
   const door = await open(whole, identity);
   door.on('*', (event) => events.push(event));
-  await door.start();
+  try {
+    await door.start();
+  } catch (error) {
+    await world.stop();
+    folder[Symbol.dispose]();
+    throw error;
+  }
   const port = door.endpoints[0]?.port ?? 0;
   const ca = web.bundlePem;
 
