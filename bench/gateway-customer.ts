@@ -21,14 +21,16 @@ export async function connectCustomers(place: Place, address: string, connection
     'Content-Length: ',
   ].join('\r\n');
   const options = { host, port: Number(port), ca, servername: HOST, minVersion: 'TLSv1.3' } as const;
-  const all: Connection[] = [];
-  for (let opened = 0; opened < connections; opened++) all.push(await Connection.open(options, head));
-  const free = [...all];
+  const open = () => Connection.open(options, head);
+  const free: Connection[] = [];
+  while (free.length < connections) free.push(await open());
   const waiting: ((connection: Connection) => void)[] = [];
 
   return {
     async call(order) {
-      const connection = free.pop() ?? (await new Promise<Connection>((resolve) => waiting.push(resolve)));
+      const kept = free.pop() ?? (await new Promise<Connection>((resolve) => waiting.push(resolve)));
+      // Between two measurements a gateway may end what nobody uses.
+      const connection = kept.closed ? await open() : kept;
       const receipt = JSON.parse(await connection.post(JSON.stringify(order))) as Receipt;
       const next = waiting.shift();
       if (next) next(connection);
@@ -36,7 +38,7 @@ export async function connectCustomers(place: Place, address: string, connection
       return receipt;
     },
     async stop() {
-      for (const connection of all) connection.close();
+      for (const connection of free) connection.close();
     },
   };
 }
@@ -60,6 +62,10 @@ class Connection {
     socket.on('data', (bytes) => this.#read(bytes));
     socket.on('error', (error) => this.#fail(error));
     socket.on('close', () => this.#fail(new Error('the gateway closed the connection')));
+  }
+
+  get closed(): boolean {
+    return this.#socket.destroyed || this.#socket.readableEnded;
   }
 
   /** Resolves with the body of the answer. Rejects unless that is 200. */

@@ -21,6 +21,9 @@ const AUTHORITY = /^(\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::(\d{1,
 /** W3C Trace Context section 3.2: anything else starts a new trace. */
 const TRACEPARENT = /^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
+/** Why a signal has aborted. One for all requests: to make one captures a stack, which cost a twentieth of a request's CPU. */
+const OVER = new DOMException('the request is over', 'AbortError');
+
 /**
  * Turns what the parser of Node let through into a request with one reading, or throws ProblemError: 400 for what can be read
  * in two ways, 405 for methods that no route has, 414, 431, and 421 for a host that this connection is not for.
@@ -95,7 +98,7 @@ export class GuardedRequest implements EdgeRequest {
   get signal(): AbortSignal {
     if (!this.#controller) {
       this.#controller = new AbortController();
-      if (this.#over) this.#controller.abort();
+      if (this.#over) this.#controller.abort(OVER);
     }
     return this.#controller.signal;
   }
@@ -107,7 +110,7 @@ export class GuardedRequest implements EdgeRequest {
 
   end(): void {
     this.#over = true;
-    this.#controller?.abort();
+    this.#controller?.abort(OVER);
   }
 }
 
