@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { type Agent, createServer, request } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -242,9 +242,11 @@ function writtenFiles(handle: TlsHandle, folder: string) {
     const key = material.privateKey();
     writeFileSync(files.key, key.slice(0, key.length / 2), { mode: 0o600 });
     await pause(HALF_WRITTEN_MS);
+    if (!existsSync(folder)) return; // the test is over, and has tidied up
     writeFileSync(files.key, key);
     writeFileSync(files.cert, material.certificateChain);
     await pause(HALF_WRITTEN_MS);
+    if (!existsSync(folder)) return; // the test is over, and has tidied up
     replace(files.ca, [...material.bundles.values()].flat().map(String).join(''));
     replace(files.crl, material.crls.join(''));
   };

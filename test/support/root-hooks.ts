@@ -1,17 +1,22 @@
 import assert from 'node:assert/strict';
 
 const unhandled: unknown[] = [];
+const found: string[] = [];
 
 /**
- * Fails each test that leaves a rejected promise to nobody: mocha only swallows such a promise, while outside of mocha it
- * ends the process. Loaded by .mocharc.json for the whole run.
+ * Fails a run in which a test has left a rejected promise to nobody: mocha only swallows such a promise, while outside of mocha
+ * it ends the process. At the end and with the names of the tests, since a hook that fails earlier would end the run. Loaded
+ * by .mocharc.json for the whole run.
  */
 export const mochaHooks = {
   beforeAll() {
     process.on('unhandledRejection', (reason) => unhandled.push(reason));
   },
-  async afterEach() {
+  async afterEach(this: Mocha.Context) {
     await new Promise((resolve) => setImmediate(resolve));
-    assert.deepEqual(unhandled.splice(0), [], 'a promise was rejected and nobody cared');
+    for (const reason of unhandled.splice(0)) found.push(`${this.currentTest?.fullTitle()}: ${reason}`);
+  },
+  afterAll() {
+    assert.deepEqual(found, [], 'a promise was rejected and nobody cared');
   },
 };
