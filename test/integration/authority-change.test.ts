@@ -177,10 +177,12 @@ describe('an issuer that its root has revoked', () => {
     running.service.on('connection-closed-by-policy', ({ reason }) => reasons.push(reason));
 
     assert.equal((await renewal()).status, 200);
+    // Some versions of Node give a connection up that others keep: then only its refusal is left to see.
+    const kept = Object.values(agent.freeSockets).length > 0;
     await running.service.replaceAuthority(await stolen(house.material));
 
     await assert.rejects(renewal(), /revoked|ECONNRESET|socket hang up/i);
-    assert.deepEqual(reasons, ['revoked']);
+    assert.deepEqual(reasons, kept ? ['revoked'] : []);
     agent.destroy();
   });
 });
