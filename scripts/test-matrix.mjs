@@ -29,8 +29,8 @@ async function testOn(version) {
   const node = await provideNode(version);
   const { output } = await capture(node, ['--version']);
   console.log(`\n== Node ${output.trim()}`);
-  const { code, counts } = await runTests({ node, name: `test-node-${version}` });
-  return { version: output.trim(), passed: counts?.passed, failed: counts?.failed, skipped: counts?.skipped, code };
+  const { code, results } = await runTests({ node, name: `test-node-${version}` });
+  return { version: output.trim(), passed: results?.passed, failed: results?.failed, skipped: results?.skipped, code };
 }
 
 /** Resolves with the path of that Node below .cache/node/, fetched once. */

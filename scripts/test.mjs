@@ -10,7 +10,7 @@ import { root, run, runAsProgram, ScriptError } from './process.mjs';
 import { provideServers } from './servers.mjs';
 import { setup } from './setup.mjs';
 
-/** Runs the compiled tests. Resolves with the exit code and, if the run came to its end, the counts. */
+/** Runs the compiled tests. Resolves with the exit code and, if the run came to its end, the results as the reporter writes them. */
 export async function runTests({
   node = process.execPath,
   coverage = false,
@@ -33,9 +33,17 @@ export async function runTests({
     ...(only ? [`test/dist/${only}/**/*.test.js`] : []),
   ];
   const code = await run(node, args, { env: { ...env, SALLYPORT_TEST_RESULTS: resultsFile } });
-  const counts = existsSync(resultsFile) ? JSON.parse(readFileSync(resultsFile, 'utf8')) : undefined;
+  const results = existsSync(resultsFile) ? JSON.parse(readFileSync(resultsFile, 'utf8')) : undefined;
+  if (results) printFailures(results);
   if (missing.length > 0) console.log(`  not on this machine: ${missing.join(', ')}`);
-  return { code, counts };
+  return { code, results };
+}
+
+/** Once more at the end, where they are found in a long log. */
+function printFailures({ failures, unsteady = [] }) {
+  const print = (kind) => (one) => console.log(`\n${kind}: ${one.title} (${one.file})\n${one.error.slice(0, 2_000)}`);
+  unsteady.forEach(print('PASSED ONLY WHEN RUN AGAIN'));
+  failures.forEach(print('FAILED'));
 }
 
 /** The thresholds (.c8rc.json) hold for the whole suite. */
@@ -56,7 +64,7 @@ function parse(args) {
 
 await runAsProgram(import.meta.url, async (args) => {
   await setup();
-  const { code, counts } = await runTests(parse(args));
-  if (counts) console.log(`\n${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
+  const { code, results } = await runTests(parse(args));
+  if (results) console.log(`\n${results.passed} passed, ${results.failed} failed, ${results.skipped} skipped`);
   return code;
 });
