@@ -40,7 +40,7 @@ export { defaultIdentityTemplate, type IdentityTemplate, parseIdentityTemplate }
 export { bindAddress, isWildcard, wildcardViolations } from './policy/bind-address.js';
 export { checkEnvironment, type Environment } from './policy/environment-guard.js';
 export { InsecureConfigurationError } from './policy/insecure-configuration-error.js';
-export { durationMs, type LimitRange, limit, type ParsedOptions, parseOptions } from './policy/options.js';
+export { durationMs, type LimitRange, limit, made, type ParsedOptions, parseOptions } from './policy/options.js';
 export { distinct, type Violation, violation } from './policy/violation.js';
 export { ChangeFeed, type ChangeFeedOptions } from './registry/change-feed.js';
 export { type EndpointPolicy, endpointProblem, endpointSchema, isLoopback } from './registry/endpoint.js';

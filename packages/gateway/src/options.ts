@@ -6,6 +6,7 @@ import {
   type Endpoint,
   isLoopback,
   limit,
+  made,
   type ParsedOptions,
   parseOptions,
   serviceNameSchema,
@@ -52,7 +53,7 @@ export interface GatewayLimits {
   readonly bodyTimeoutMs?: number;
   /** Time a service has to answer, ms. Default 15,000. */
   readonly upstreamTimeoutMs?: number;
-  /** Time for a request as a whole, ms; streams are exempt once they have begun. Default 30,000. */
+  /** Time for a request as a whole, its turn in the queue included, ms; streams are exempt once they have begun. Default 30,000. */
   readonly requestTimeoutMs?: number;
   /** A connection without requests is closed after it, ms. Default 60,000. */
   readonly idleTimeoutMs?: number;
@@ -227,12 +228,4 @@ export function withChanges(given: Partial<GatewayOptions>, changes: GatewayChan
   const kept = { ...given };
   for (const name of ['routes', 'cors', 'hosts', 'trustedProxies', 'rateLimit'] as const) delete kept[name];
   return { ...kept, ...changes } as GatewayOptions;
-}
-
-/** What a factory made: `expected` names the factory, `methods` are those of its interface. */
-function made<T>(expected: string, ...methods: string[]): z.ZodType<T> {
-  return z.custom<T>(
-    (value) => methods.every((method) => typeof (value as Record<string, unknown> | null)?.[method] === 'function'),
-    { error: `expected ${expected}` },
-  );
 }

@@ -10,6 +10,7 @@ import {
   type IdentityTemplate,
   isLoopback,
   limit,
+  made,
   parseIdentityTemplate,
   parseOptions,
   serviceNameSchema,
@@ -307,14 +308,6 @@ function partsOf(given: Partial<SidecarOptions>): Checkable[] {
   const parts: unknown[] = [given.tls, given.registry];
   if (given.authorize !== undefined) parts.push(toRuleSource(given.authorize, 'sidecar.authorize'));
   return parts.filter((part): part is Checkable => typeof (part as Checkable | undefined)?.check === 'function');
-}
-
-/** What a factory made: `expected` names the factory, `methods` are those of its interface. */
-function made<T>(expected: string, ...methods: string[]): z.ZodType<T> {
-  return z.custom<T>(
-    (value) => methods.every((method) => typeof (value as Record<string, unknown> | null)?.[method] === 'function'),
-    { error: `expected ${expected}` },
-  );
 }
 
 function parseTemplate(identity: SidecarOptions['identity']): IdentityTemplate | string {

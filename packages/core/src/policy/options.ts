@@ -63,6 +63,14 @@ export function durationMs(range: LimitRange = {}): z.ZodType<number, number> {
   return limit({ max: MAX_TIMER_MS, ...range });
 }
 
+/** What a factory made: `expected` names the factory, `methods` are those of its interface. */
+export function made<T>(expected: string, ...methods: string[]): z.ZodType<T> {
+  return z.custom<T>(
+    (value) => methods.every((method) => typeof (value as Record<string, unknown> | null)?.[method] === 'function'),
+    { error: `expected ${expected}` },
+  );
+}
+
 interface Subject {
   readonly schema: z.ZodType;
   readonly options: unknown;

@@ -6,7 +6,7 @@ import type { Clock } from '../clock.js';
 import type { Logger } from '../events/logger.js';
 import { type IdentityMatcher, oneOf } from '../identity/matcher.js';
 import { defaultIdentityTemplate, type IdentityTemplate, parseIdentityTemplate } from '../identity/template.js';
-import { durationMs, parseOptions } from '../policy/options.js';
+import { durationMs, made, parseOptions } from '../policy/options.js';
 import { type Violation, violation } from '../policy/violation.js';
 import { metadataSchema, serviceNameSchema, zoneSchema } from '../registry/record.js';
 import type { Registry } from '../registry/registry.js';
@@ -63,14 +63,6 @@ export interface ServiceOptions {
 export interface ResolvedServiceOptions extends ServiceOptions {
   readonly weight: number;
   readonly drain: { readonly spreadMs: number; readonly graceMs: number };
-}
-
-/** What a factory made: `expected` names the factory, `methods` are those of its interface. */
-function made<T>(expected: string, ...methods: string[]): z.ZodType<T> {
-  return z.custom<T>(
-    (value) => methods.every((method) => typeof (value as Record<string, unknown> | null)?.[method] === 'function'),
-    { error: `expected ${expected}` },
-  );
 }
 
 const source = made<TlsSource>('a source of certificates, e.g. tls.fromFiles({...})', 'check', 'open');
