@@ -2,8 +2,8 @@ import { isIP } from 'node:net';
 import { type ConnectionOptions, createSecureContext, type SecureContext } from 'node:tls';
 import { readSafeFile } from '../files/file-safety.js';
 import { type Violation, violation } from '../policy/violation.js';
-import { keyExchangeGroups } from './context.js';
 import { parseCertificates, pemOf } from './pem.js';
+import { webContextOptions } from './web-context.js';
 
 /** Trust in servers that are not part of the mesh and show no SPIFFE ID, e.g. a store: one CA, and the name of the host. */
 export interface ServerTrust {
@@ -32,8 +32,7 @@ export async function loadServerTrust(file: string, path: string): Promise<Loade
     if (anchors.length === 0) return { trust: undefined, violations: [violation('tls-ca-empty', path)] };
     const secureContext = createSecureContext({
       ca: pemOf(anchors),
-      minVersion: 'TLSv1.3',
-      ecdhCurve: keyExchangeGroups(),
+      ...webContextOptions('TLSv1.3'),
     });
     return { trust: new BundleTrust(secureContext), violations: [] };
   } catch (error) {

@@ -7,8 +7,8 @@ import {
   createSecureContext,
   type SecureContext,
 } from 'node:tls';
-import { keyExchangeGroups } from './context.js';
 import { parseCertificates, pemOf } from './pem.js';
+import { webContextOptions } from './web-context.js';
 
 export interface WebAgentOptions {
   /** PEM: the only CAs that are trusted. Left out: the public ones that come with Node. */
@@ -33,19 +33,7 @@ class WebAgent extends Agent {
     super({ keepAlive: true, maxSockets, maxCachedSessions: 0 });
     this.#secureContext = createSecureContext({
       ...(ca === undefined ? {} : { ca: pinned(ca) }),
-      minVersion: 'TLSv1.2',
-      maxVersion: 'TLSv1.3',
-      // RFC 9325 section 4.2: AEAD with ephemeral key exchange; nothing else is left of TLS 1.2.
-      ciphers: [
-        'TLS_AES_128_GCM_SHA256',
-        'TLS_AES_256_GCM_SHA384',
-        'TLS_CHACHA20_POLY1305_SHA256',
-        'ECDHE-ECDSA-AES128-GCM-SHA256',
-        'ECDHE-RSA-AES128-GCM-SHA256',
-        'ECDHE-ECDSA-AES256-GCM-SHA384',
-        'ECDHE-RSA-AES256-GCM-SHA384',
-      ].join(':'),
-      ecdhCurve: keyExchangeGroups(),
+      ...webContextOptions('TLSv1.2'),
     });
   }
 

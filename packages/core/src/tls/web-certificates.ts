@@ -1,7 +1,13 @@
-import { createPrivateKey, type KeyObject, type X509Certificate } from 'node:crypto';
+import { constants, createPrivateKey, type KeyObject, type X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
 import { resolve } from 'node:path';
-import { createSecureContext, type SecureContext, type SecureContextOptions, type TlsOptions } from 'node:tls';
+import {
+  createSecureContext,
+  type SecureContext,
+  type SecureContextOptions,
+  type TLSSocket,
+  type TlsOptions,
+} from 'node:tls';
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { EventSink } from '../events/events.js';
@@ -11,9 +17,10 @@ import { InsecureConfigurationError } from '../policy/insecure-configuration-err
 import { durationMs, parseOptions } from '../policy/options.js';
 import { type Violation, violation } from '../policy/violation.js';
 import { isSecret, type Secret } from '../secrets/secret.js';
-import { keyExchangeGroups } from './context.js';
 import { hasStrongKey } from './key-strength.js';
 import { parseCertificates, pemOf } from './pem.js';
+import { handshakeRefusal, type Refusal } from './refusal.js';
+import { type WebTlsVersion, webContextOptions } from './web-context.js';
 
 /** The certificate of a public door, whose callers are browsers: names and addresses instead of a SPIFFE ID. PEM files. */
 export interface WebCertificateFiles {
@@ -29,7 +36,7 @@ export interface WebTlsOptions {
   /** One for each set of host names; the first also serves clients that name no host. */
   readonly certificates: readonly WebCertificateFiles[];
   /** `TLSv1.2` for browsers and clients that know no better: AEAD cipher suites with forward secrecy only. Default TLSv1.3. */
-  readonly minVersion?: 'TLSv1.2' | 'TLSv1.3';
+  readonly minVersion?: WebTlsVersion;
   /**
    * Asks clients for a certificate that one of these CAs (PEM file) has signed. A client may have none, and the routes
    * decide; one that presents another is refused. Left out: nobody is asked.
@@ -45,6 +52,11 @@ export interface WebTlsHandle {
   readonly serverOptions: TlsOptions;
   /** Called with the default context of new files, for `server.setSecureContext`. Returns the function that unsubscribes. */
   onChange(listener: (options: SecureContextOptions) => void): () => void;
+  /**
+   * Why a client may not stay after its handshake; undefined: it may. Where a client may have no certificate, Node lets in whoever
+   * shows a wrong one as well: every door that uses `serverOptions` asks this before it reads a byte.
+   */
+  refusal(socket: TLSSocket): Refusal | undefined;
   /** Host names that the certificates cover, lower case; `*.shop.example` where they do. */
   covers(host: string): boolean;
   /** End of the first certificate to expire, ms since the epoch. */
@@ -134,11 +146,15 @@ class FileWebTls implements WebTls {
   }
 }
 
+const MAX_REMEMBERED_HOSTS = 1000;
+
 class OpenWebTls implements WebTlsHandle {
   readonly serverOptions: TlsOptions;
   watch: FileWatch | undefined;
   readonly #options: ResolvedWebTls;
   readonly #listeners = new Set<(options: SecureContextOptions) => void>();
+  /** Below a wildcard there is no end of names. */
+  readonly #covered = new Set<string>();
   #contexts: readonly { readonly leaf: X509Certificate; readonly context: SecureContext }[] = [];
 
   constructor(options: ResolvedWebTls, loaded: LoadedWebTls) {
@@ -147,7 +163,7 @@ class OpenWebTls implements WebTlsHandle {
     const [first] = loaded.certificates as readonly [WebCertificate];
     this.serverOptions = {
       ...contextOptions(options, loaded, first),
-      // A client without a certificate is let in; `edge/https-server.ts` ends one whose certificate OpenSSL did not accept.
+      // A client without a certificate is let in; `refusal` tells of one whose certificate OpenSSL did not accept.
       ...(loaded.clientCa === undefined ? {} : { requestCert: true, rejectUnauthorized: false }),
       SNICallback: (name, done) => done(null, this.#contextFor(name)),
     };
@@ -157,8 +173,18 @@ class OpenWebTls implements WebTlsHandle {
     return Math.min(...this.#contexts.map(({ leaf }) => Date.parse(leaf.validTo)));
   }
 
+  refusal(socket: TLSSocket): Refusal | undefined {
+    if (socket.authorized || socket.getPeerX509Certificate() === undefined) return undefined;
+    return handshakeRefusal(undefined, socket);
+  }
+
+  /** Asked for each request: what OpenSSL said once holds until the certificates change. */
   covers(host: string): boolean {
-    return this.#contexts.some(({ leaf }) => coversHost(leaf, host));
+    if (this.#covered.has(host)) return true;
+    const covered = this.#contexts.some(({ leaf }) => coversHost(leaf, host));
+    // Names that nobody covers are the client's choice: remembered without bound they would fill the memory.
+    if (covered && this.#covered.size < MAX_REMEMBERED_HOSTS) this.#covered.add(host);
+    return covered;
   }
 
   onChange(listener: (options: SecureContextOptions) => void): () => void {
@@ -171,6 +197,7 @@ class OpenWebTls implements WebTlsHandle {
       leaf: certificate.leaf,
       context: createSecureContext(contextOptions(this.#options, loaded, certificate)),
     }));
+    this.#covered.clear();
     const [first] = loaded.certificates as readonly [WebCertificate];
     for (const listener of this.#listeners) listener(contextOptions(this.#options, loaded, first));
   }
@@ -198,23 +225,10 @@ function contextOptions(
   return {
     cert: pemOf(chain),
     key: key.export({ type: 'pkcs8', format: 'pem' }).toString(),
-    ...(clientCa === undefined ? {} : { ca: pemOf(clientCa) }),
-    minVersion,
-    maxVersion: 'TLSv1.3',
-    // RFC 9325 section 4.2: AEAD with ephemeral key exchange; nothing else is left of TLS 1.2.
-    ciphers: [
-      'TLS_AES_128_GCM_SHA256',
-      'TLS_AES_256_GCM_SHA384',
-      'TLS_CHACHA20_POLY1305_SHA256',
-      'ECDHE-ECDSA-AES128-GCM-SHA256',
-      'ECDHE-RSA-AES128-GCM-SHA256',
-      'ECDHE-ECDSA-AES256-GCM-SHA384',
-      'ECDHE-RSA-AES256-GCM-SHA384',
-      'ECDHE-ECDSA-CHACHA20-POLY1305',
-      'ECDHE-RSA-CHACHA20-POLY1305',
-    ].join(':'),
+    ...webContextOptions(minVersion),
     honorCipherOrder: true,
-    ecdhCurve: keyExchangeGroups(),
+    // A resumed session shows no certificate, and nobody would look at the CA or the dates of the first one again.
+    ...(clientCa === undefined ? {} : { ca: pemOf(clientCa), secureOptions: constants.SSL_OP_NO_TICKET }),
   };
 }
 

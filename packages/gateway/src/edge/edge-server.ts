@@ -95,15 +95,11 @@ export function edgeServer(
     events.emit('handshake-refused', { reason, detail, remoteAddress: socket.remoteAddress ?? 'unknown' });
     socket.destroy();
   });
-  // Before the listeners of HTTP: where a client may have no certificate, Node lets in whoever shows a wrong one as well.
+  // Before the listeners of HTTP.
   server.prependListener('secureConnection', (socket: TLSSocket) => {
-    if (socket.authorized || socket.getPeerX509Certificate() === undefined) return;
-    const detail = 'its certificate is not signed by the client CA, or not valid';
-    events.emit('handshake-refused', {
-      reason: 'untrusted-issuer',
-      detail,
-      remoteAddress: socket.remoteAddress ?? 'unknown',
-    });
+    const refusal = tls.refusal(socket);
+    if (!refusal) return;
+    events.emit('handshake-refused', { ...refusal, remoteAddress: socket.remoteAddress ?? 'unknown' });
     socket.destroy();
   });
   server.on('session', (session) => {
