@@ -44,12 +44,13 @@ export function encodeFields(fields: Fields): Buffer {
   const block: Block = { bytes: Buffer.allocUnsafe(room), at: 0 };
   for (let i = 0; i < fields.length; i += 2) {
     const [name, value] = [fields[i] as string, fields[i + 1] as string];
-    const indexed = staticFields.get(`${name}\0${value}`);
+    const nameIndex = staticNames.get(name) ?? 0;
+    // By its name first: the key of a field is a copy of its value, and the token of a user is long.
+    const indexed = nameIndex === 0 ? undefined : staticFields.get(`${name}\0${value}`);
     if (indexed !== undefined) {
       block.bytes[block.at++] = INDEXED | indexed;
       continue;
     }
-    const nameIndex = staticNames.get(name) ?? 0;
     writeInteger(block, nameIndex, 4);
     if (nameIndex === 0) writeText(block, name);
     writeText(block, value);
