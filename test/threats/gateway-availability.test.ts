@@ -82,6 +82,48 @@ describe('a gateway whose clients or services misbehave', () => {
     await eventually(async () => assert.equal((await world.ask('GET', '/v1/orders/7')).status, 200));
   });
 
+  it('T57 ends a request whose time is over, also while it waits for its turn, and gives its place to the next', async () => {
+    let answers = false;
+    await using world = await gatewayWorld({
+      routes: [route('GET', '/v1/orders/:id', Orders.get, { service: 'orders', public: true })],
+      limits: { maxConcurrentRequests: 1, requestTimeoutMs: 400 },
+      handlers: { get: ({ id }) => (answers ? { text: id } : new Promise(() => {})) },
+    });
+
+    const [running, waiting] = await Promise.all([world.ask('GET', '/v1/orders/1'), world.ask('GET', '/v1/orders/2')]);
+    answers = true;
+    const next = await world.ask('GET', '/v1/orders/3');
+
+    for (const { status, code } of [running, waiting]) assert.deepEqual([status, code], [504, 'timeout']);
+    assert.equal(next.status, 200);
+    assert.deepEqual(
+      world.events('request-refused').map(({ code }) => code),
+      ['timeout', 'timeout'],
+    );
+    assert.equal(world.handled.length, 0);
+  });
+
+  it('lets a stream that has begun go on beyond the time of a request', async () => {
+    await using world = await gatewayWorld({
+      routes: [route('GET', '/v1/orders/:id/watch', Orders.watch, { service: 'orders', public: true })],
+      limits: { requestTimeoutMs: 300 },
+      handlers: {
+        async *watch() {
+          for (let n = 0; n < 4; n++) {
+            yield { n, text: '' };
+            await new Promise((resolve) => setTimeout(resolve, 200));
+          }
+        },
+      },
+    });
+
+    const { status, body } = await world.ask('GET', '/v1/orders/1/watch');
+
+    assert.equal(status, 200);
+    assert.equal(body.trim().split('\n').length, 4, body);
+    assert.doesNotMatch(body, /error/);
+  });
+
   it('T61 answers 503 when the service is down, without a word of what is behind', async () => {
     await using world = await gatewayWorld({ routes: open });
     assert.equal((await world.ask('GET', '/v1/orders/7')).status, 200);

@@ -7,7 +7,7 @@ import { stopReadingAfter } from './edge/stop-reading.js';
 import { parseStrictJson } from './edge/strict-json.js';
 import type { Exchange, Stage } from './exchange.js';
 import type { ResolvedLimits } from './options.js';
-import { type Problem, ProblemError, problemBody } from './problem.js';
+import { type Problem, ProblemError, problemBody, timedOut } from './problem.js';
 import { problemOf } from './routes/http-status.js';
 import type { HttpMethod } from './routes/route.js';
 import type { RouteTable, TableRoute } from './routes/route-table.js';
@@ -198,6 +198,10 @@ class RoutedExchange implements Exchange {
     if (this.request.over) listener();
     else this.#reply.raw.once('close', listener);
   }
+
+  begin(): void {
+    this.request.begin();
+  }
 }
 
 const exchangeKey = Symbol('exchange');
@@ -277,8 +281,9 @@ function refuse(
   const exchange = (request as WithExchange)[exchangeKey];
   (request as WithExchange)[bodyTimer]?.();
   const edge = (request.raw as unknown as Guarded)[guarded] as GuardedRequest;
-  const { problem } = error;
-  tellRefusal(context.events, edge, error, exchange?.principal?.subject);
+  const refusal = edge.expired ? timedOut(error) : error;
+  const { problem } = refusal;
+  tellRefusal(context.events, edge, refusal, exchange?.principal?.subject);
   // A body that nobody has read would be taken for the next request, or sent for nothing.
   if (problem.status === 413 || problem.status === 415 || context.draining()) reply.header('connection', 'close');
   return reply.sent ? undefined : sendProblem(request, reply, problem);

@@ -13,6 +13,8 @@ export interface Exchange {
   readonly answerHeaders: OutgoingHttpHeaders;
   /** Called once when the request is over, however it ends; at once when it is over already. */
   onEnd(listener: () => void): void;
+  /** A stream begins, in either direction: from here on its own limits hold in place of the request's time. */
+  begin(): void;
 }
 
 /**

@@ -43,6 +43,15 @@ export function problemBody({ status, code, title, detail, errors }: Problem, in
   });
 }
 
+/** The gateway's own time for a request is over, whatever it was waiting for. */
+export function timedOut(cause: ProblemError): ProblemError {
+  const problem = { status: 504, code: 'timeout', title: 'The request took too long' };
+  return new ProblemError(problem, {
+    cause,
+    reason: `the time of the request was over: ${cause.reason ?? cause.message}`,
+  });
+}
+
 export function badRequest(code: string, detail: string): ProblemError {
   return new ProblemError({ status: 400, code, title: 'The request is malformed', detail });
 }

@@ -23,6 +23,7 @@ const TRACEPARENT = /^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /** Why a signal has aborted. One for all requests: to make one captures a stack, which cost a twentieth of a request's CPU. */
 const OVER = new DOMException('the request is over', 'AbortError');
+const EXPIRED = new DOMException('the time of the request is over', 'TimeoutError');
 
 /**
  * Turns what the parser of Node let through into a request with one reading, or throws ProblemError: 400 for what can be read
@@ -59,11 +60,16 @@ export class EdgeGuard {
       origin: `https://${authority.toLowerCase()}`,
       remoteAddress: clientAddress(socket.remoteAddress ?? 'unknown', forwardedFor),
       socket,
+      timeoutMs: limits.requestTimeoutMs,
     });
   }
 }
 
-type GuardedParts = Omit<EdgeRequest, 'params' | 'clientCertificate' | 'signal'> & { readonly socket: TLSSocket };
+interface GuardedParts extends Omit<EdgeRequest, 'params' | 'clientCertificate' | 'signal'> {
+  readonly socket: TLSSocket;
+  /** From now until the answer begins. */
+  readonly timeoutMs: number;
+}
 
 /** What most requests never ask for is made when it is asked for. */
 export class GuardedRequest implements EdgeRequest {
@@ -77,7 +83,9 @@ export class GuardedRequest implements EdgeRequest {
   params: Readonly<Record<string, string>> = {};
   readonly #socket: TLSSocket;
   #controller: AbortController | undefined;
+  readonly #timer: NodeJS.Timeout;
   #over = false;
+  #expired = false;
 
   constructor(parts: GuardedParts) {
     this.id = parts.id;
@@ -88,6 +96,7 @@ export class GuardedRequest implements EdgeRequest {
     this.origin = parts.origin;
     this.remoteAddress = parts.remoteAddress;
     this.#socket = parts.socket;
+    this.#timer = setTimeout(() => this.#expire(), parts.timeoutMs).unref();
   }
 
   /** Node gives a certificate that failed as well; the listener has ended such a connection before its first request. */
@@ -99,6 +108,7 @@ export class GuardedRequest implements EdgeRequest {
     if (!this.#controller) {
       this.#controller = new AbortController();
       if (this.#over) this.#controller.abort(OVER);
+      else if (this.#expired) this.#controller.abort(EXPIRED);
     }
     return this.#controller.signal;
   }
@@ -108,9 +118,25 @@ export class GuardedRequest implements EdgeRequest {
     return this.#over;
   }
 
+  /** Its time was over before an answer began: whatever waited for something has given up. */
+  get expired(): boolean {
+    return this.#expired;
+  }
+
+  /** An answer or a stream has begun, which has limits of its own. */
+  begin(): void {
+    clearTimeout(this.#timer);
+  }
+
   end(): void {
+    clearTimeout(this.#timer);
     this.#over = true;
     this.#controller?.abort(OVER);
+  }
+
+  #expire(): void {
+    this.#expired = true;
+    this.#controller?.abort(EXPIRED);
   }
 }
 

@@ -64,6 +64,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
       if ((answer.statusCode ?? 500) >= 500) throw failedThere(answer.statusCode ?? 500);
       const own = answerHeaders(answer.headers, exchange, { authority: placeName(place.endpoint), passes });
       const connection = reply.getHeader('connection') === 'close' ? { connection: 'close' } : {};
+      exchange.begin();
       reply.hijack();
       await relay(answer, outgoing, { ...own, ...connection }, exchange);
       return reply;

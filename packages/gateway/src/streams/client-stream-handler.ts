@@ -12,6 +12,7 @@ export function clientStreamHandler(route: RpcRoute, context: StreamContext): Ro
   const { call, message, options, problemOf } = streamCall(route, context, true);
   const limits = { ...context.limits, maxBodyBytes: route.options.maxBodyBytes ?? context.limits.maxBodyBytes };
   return async (exchange, reply, body) => {
+    exchange.begin();
     const payload = body as Readable;
     const { options: callOptions, release } = await options(exchange);
     async function* messages() {

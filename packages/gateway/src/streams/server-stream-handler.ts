@@ -37,6 +37,7 @@ export function serverStreamHandler(route: RpcRoute, context: StreamContext): Ro
     try {
       let next = iterator.next();
       await Promise.race([next, delay(FIRST_MESSAGE_MS)]);
+      exchange.begin();
       reply.hijack();
       const connection = reply.getHeader('connection') === 'close' ? { connection: 'close' } : {};
       answer = new AnswerStream(reply.raw as unknown as EdgeOutgoing, { ...headers, ...connection }, format, limits);

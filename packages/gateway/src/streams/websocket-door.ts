@@ -7,7 +7,7 @@ import type { EdgeGuard, GuardedRequest } from '../edge/edge-guard.js';
 import { tellRefusal } from '../edge/refusal-event.js';
 import type { Exchange, Stage } from '../exchange.js';
 import type { ResolvedLimits } from '../options.js';
-import { badRequest, ProblemError, problemBody } from '../problem.js';
+import { badRequest, ProblemError, problemBody, timedOut } from '../problem.js';
 import { problemOf } from '../routes/http-status.js';
 import type { Route } from '../routes/route.js';
 import type { RouteTable } from '../routes/route-table.js';
@@ -56,8 +56,11 @@ export function webSocketDoor(context: WebSocketDoorContext): OnUpgrade {
       if (incoming.headers.upgrade?.toLowerCase() !== 'websocket') throw notWebSocket();
       request.params = found.params;
       exchange = new UpgradeExchange(request, found.route);
+      // Also while it waits for its turn, or for who it is.
+      socket.once('close', exchange.onClosed);
       for (const stage of route.stages) await stage(exchange);
       if (socket.destroyed) return;
+      exchange.begin();
       const webSocket = await accepted(route.server, incoming, socket, head, request.id);
       const gone = new Promise<void>((resolve) => webSocket.once('close', () => resolve()));
       const { onClosed } = exchange;
@@ -65,11 +68,12 @@ export function webSocketDoor(context: WebSocketDoorContext): OnUpgrade {
       await route.handler(exchange, webSocket);
       await gone;
     } catch (error) {
-      const refusal = problemOf(error);
+      const refusal = request?.expired ? timedOut(problemOf(error)) : problemOf(error);
       if (request) tellRefusal(events, request, refusal, exchange?.principal?.subject);
       answer(socket, refusal, request?.id ?? 'none', exchange?.answerHeaders ?? {});
     } finally {
       exchange?.onClosed();
+      request?.end();
     }
   };
 }
@@ -89,6 +93,10 @@ class UpgradeExchange implements Exchange {
   onEnd(listener: () => void): void {
     if (this.request.over) listener();
     else this.#listeners.push(listener);
+  }
+
+  begin(): void {
+    this.request.begin();
   }
 
   readonly onClosed = (): void => {
@@ -126,6 +134,7 @@ const phrases: Readonly<Record<number, string>> = {
   421: 'Misdirected Request',
   429: 'Too Many Requests',
   503: 'Service Unavailable',
+  504: 'Gateway Timeout',
 };
 
 /** There is no response object: Node has given the connection away. It ends with the answer. */
