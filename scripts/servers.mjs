@@ -11,7 +11,8 @@ import { capture, root } from './process.mjs';
  * `suite`: the release of Debian that carries this version; left out, what the machine's own sources have is right.
  * `libraries`: which of the packages' dependencies come along; the rest (libc) every system has.
  * `missing`: whatever this machine would have to install for it comes along.
- * `commands`: name on the PATH, its path in the packages, and the arguments and answer by which it is known to work.
+ * `commands`: name on the PATH, its path in the packages, and the arguments and answer by which it is known to work; `args` come
+ * before all others, `{root}` in them is the folder of the packages.
  * `env`: variables that hold paths inside the packages.
  */
 const programs = {
@@ -50,6 +51,29 @@ const programs = {
     packages: ['nginx'],
     libraries: /^lib(?:ssl|pcre2|crypt)/,
     commands: { nginx: { path: 'usr/sbin/nginx', probe: ['-v'], answer: /nginx\/1\./ } },
+  },
+  // Debian's nginx has its TCP half as a module of its own.
+  'nginx-stream': {
+    packages: ['nginx', 'libnginx-mod-stream'],
+    libraries: /^lib(?:ssl|pcre2|crypt)/,
+    commands: {
+      'nginx-stream': {
+        path: 'usr/sbin/nginx',
+        args: ['-g', 'load_module {root}/usr/lib/nginx/modules/ngx_stream_module.so;'],
+        probe: ['-v'],
+        answer: /nginx\/1\./,
+      },
+    },
+  },
+  haproxy: {
+    packages: ['haproxy'],
+    missing: true,
+    commands: { haproxy: { path: 'usr/sbin/haproxy', probe: ['-v'], answer: /HAProxy version [23]\./i } },
+  },
+  stunnel: {
+    packages: ['stunnel4'],
+    libraries: /^lib(?:ssl|wrap|systemd)/,
+    commands: { stunnel: { path: 'usr/bin/stunnel4', probe: ['-version'], answer: /stunnel 5\./ } },
   },
 };
 
@@ -164,9 +188,11 @@ function writeWrappers(programRoot, { commands, env = {} }) {
     ...(libraries.length > 0 ? [`LD_LIBRARY_PATH='${[...new Set(libraries)].join(':')}'`] : []),
     ...Object.entries(env).map(([name, file]) => `${name}='${join(programRoot, file)}'`),
   ];
-  for (const [command, { path }] of Object.entries(commands)) {
+  for (const [command, { path, args = [] }] of Object.entries(commands)) {
     const wrapper = join(bin, command);
-    writeFileSync(wrapper, `#!/bin/sh\n${[...variables, 'exec'].join(' ')} '${join(programRoot, path)}' "$@"\n`);
+    const first = [join(programRoot, path), ...args.map((arg) => arg.replace('{root}', programRoot))];
+    const quoted = first.map((word) => `'${word}'`).join(' ');
+    writeFileSync(wrapper, `#!/bin/sh\n${[...variables, 'exec'].join(' ')} ${quoted} "$@"\n`);
     chmodSync(wrapper, 0o755);
   }
 }
