@@ -1,3 +1,4 @@
+export type { Registries } from '@sallyport/core/config';
 export { type ApiKeyOptions, type ApiKeyRecord, type ApiKeyStore, apiKey, newApiKey } from './auth/api-key.js';
 export {
   type CertificateClient,
@@ -19,7 +20,6 @@ export {
   type FileAmendment,
   type ReadGatewayFile,
   type ReadGatewayFileOptions,
-  type Registries,
   readGatewayFile,
 } from './config/gateway-file.js';
 export type { CorsOptions } from './cors.js';

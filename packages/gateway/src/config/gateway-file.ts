@@ -1,15 +1,7 @@
-import { basename, dirname, resolve } from 'node:path';
-import {
-  type FromFilesOptions,
-  type IdentityMatcher,
-  type Method,
-  matching,
-  type Registry,
-  registry,
-  type TlsSource,
-  tls,
-} from '@sallyport/core';
-import { parseOptions, readSafeFile, type Violation, violation } from '@sallyport/core/spi';
+import { dirname, resolve } from 'node:path';
+import { type FromFilesOptions, type IdentityMatcher, type Method, matching, tls } from '@sallyport/core';
+import { namedRegistry, type Registries, readConfigFile, resolveReferences, unknownName } from '@sallyport/core/config';
+import { parseOptions, type Violation, violation } from '@sallyport/core/spi';
 import type { AuthHandler } from '../auth/handler.js';
 import type { RateLimitStore } from '../limits/rate-limit-store.js';
 import { docsRoutes } from '../openapi/docs-routes.js';
@@ -17,12 +9,7 @@ import type { GatewayOptions } from '../options.js';
 import { type HttpMethod, httpRoute, type Route, route } from '../routes/route.js';
 import { documentSchema, type GatewayDocument, type RouteEntry } from './gateway-document.js';
 import { exportOf } from './module-export.js';
-import { NamedParts, unknownName } from './named-parts.js';
-import { resolveReferences } from './references.js';
-import { parseYaml } from './yaml.js';
-
-/** Registries that a file may name beside `local`. */
-export type Registries = Readonly<Record<string, (options: never) => Registry>>;
+import { NamedParts } from './named-parts.js';
 
 /** What a command line changes in a file. */
 export interface FileAmendment {
@@ -56,16 +43,9 @@ export async function readGatewayFile(
   file: string,
   { registries = {}, amendment = noAmendment, previous }: ReadGatewayFileOptions = {},
 ): Promise<ReadGatewayFile> {
-  const { text, findings } = await readSafeFile(resolve(file), { private: false });
-  if (text === undefined || findings.length > 0) {
-    const violations = findings.map(({ danger, problem }) =>
-      violation(danger === 'unreadable' ? 'config-file-invalid' : 'config-file-writable', file, problem),
-    );
-    return refused(violations);
-  }
-  const parsed = parseYaml(text);
-  if ('problem' in parsed) return refused([violation('config-file-invalid', basename(file), parsed.problem)]);
-  const written = isObject(parsed.value) ? amendment.amend(parsed.value) : parsed.value;
+  const read = await readConfigFile(file);
+  if (read.violations.length > 0) return refused(read.violations);
+  const written = isObject(read.value) ? amendment.amend(read.value) : read.value;
   const resolved = resolveReferences(written, dirname(resolve(file)));
   const { value, violations } = parseOptions(documentSchema, resolved, 'gateway');
   if (!value) return refused(violations);
@@ -103,7 +83,7 @@ async function optionsOf(
   return {
     ...rest,
     identity: source,
-    registry: registryOf(place, registries, source, found),
+    registry: namedRegistry(place, { path: 'gateway.registry', registries, identity: source, found }),
     routes: [...made, ...parts.routes, ...docsOf(docs, made, handlers, found)],
     ...(rateLimit === undefined ? {} : { rateLimit: withStores(rateLimit, parts.storesOf(stores), found) }),
   } as GatewayOptions;
@@ -121,24 +101,6 @@ function docsOf(
   if (auth) return docsRoutes(routes, { auth, ...(scopes ? { scopes } : {}), ...(path ? { path } : {}) });
   found.push(unknownName('gateway.docs.auth', name, [...handlers.keys()]));
   return [];
-}
-
-/** Registries that need a connection take the identity of the gateway for it unless they name files of their own. */
-function registryOf(
-  place: GatewayDocument['registry'],
-  registries: Registries,
-  identity: TlsSource,
-  found: Violation[],
-): Registry | undefined {
-  const [[kind, options]] = Object.entries(place) as [[string, FromFilesOptions | undefined]];
-  if (kind === 'local') return registry.local(options as never);
-  const factory = Object.hasOwn(registries, kind) ? registries[kind] : undefined;
-  if (!factory) {
-    found.push(unknownName('gateway.registry', kind, ['local', ...Object.keys(registries)]));
-    return undefined;
-  }
-  const { tls: files, ...others } = (options ?? {}) as { readonly tls?: FromFilesOptions };
-  return factory({ ...others, tls: files === undefined ? identity : tls.fromFiles(files) } as never);
 }
 
 function withStores(

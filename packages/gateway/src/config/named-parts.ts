@@ -1,3 +1,4 @@
+import { unknownName } from '@sallyport/core/config';
 import { type Violation, violation } from '@sallyport/core/spi';
 import { type ApiKeyOptions, type ApiKeyRecord, apiKey } from '../auth/api-key.js';
 import { clientCertificate } from '../auth/client-certificate.js';
@@ -111,9 +112,4 @@ export class NamedParts {
 
 function keep<T>(parts: Map<string, T>, name: string, part: unknown): void {
   if (part !== undefined) parts.set(name, part as T);
-}
-
-export function unknownName(path: string, name: string, known: readonly string[]): Violation {
-  const names = known.length > 0 ? `there are ${known.join(', ')}` : 'there are none';
-  return violation('config-reference-broken', path, `there is no ${JSON.stringify(name)}; ${names}`);
 }

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { secret } from '@sallyport/core';
+import { secret } from '../secrets/secret.js';
 
 /**
  * What texts of a configuration file stand for, wherever they are: `env:NAME` and `file:PATH` name a secret that is never in
