@@ -1,5 +1,5 @@
 import { type IdentityMatcher, type InstanceRecord, selector } from '@sallyport/core';
-import { type Clock, type Endpoint, readyOnly } from '@sallyport/core/spi';
+import { type Clock, type Endpoint, readyOnly, ServerRefusedError } from '@sallyport/core/spi';
 
 /** How long a server that could not be reached is passed over while others are there, ms. */
 const PASS_OVER_MS = 1000;
@@ -22,6 +22,25 @@ export interface ServerSource {
   ready(deadlineAt: number): Promise<void>;
 }
 
+export interface ReachOptions {
+  /** Until when the servers must be known, ms since the epoch. */
+  readonly deadlineAt: number;
+  /** Nobody waits any more. */
+  readonly giveUp: AbortSignal;
+}
+
+/** No server of an upstream could be reached. The message names addresses: it is for events. */
+export class NoServerError extends Error {
+  override readonly name = 'NoServerError';
+  /** There were some, and each was somebody else. */
+  readonly isIdentity: boolean;
+
+  constructor(failures: readonly Error[]) {
+    super(failures.map(({ message }) => message).join('; ') || 'no server of it is known');
+    this.isIdentity = failures.length > 0 && failures.every((failure) => failure instanceof ServerRefusedError);
+  }
+}
+
 /** Chooses among the servers of one upstream: the less busy of two, and none that could not be reached a moment ago. */
 export class Servers {
   readonly #source: ServerSource;
@@ -35,8 +54,28 @@ export class Servers {
     this.#clock = clock;
   }
 
-  ready(deadlineAt: number): Promise<void> {
-    return this.#source.ready(deadlineAt);
+  /**
+   * Connects to one of them by `connect`, and to another one when that fails. Rejects with CallError when they are not known in time,
+   * and with NoServerError when none is left.
+   */
+  async reach<T>(connect: (server: Server) => Promise<T>, { deadlineAt, giveUp }: ReachOptions): Promise<T> {
+    await this.#source.ready(deadlineAt);
+    const tried = new Set<string>();
+    const failures: Error[] = [];
+    for (;;) {
+      const server = this.pick(tried);
+      if (!server) throw new NoServerError(failures);
+      try {
+        const connected = await connect(server);
+        server.passedOverUntil = 0;
+        return connected;
+      } catch (error) {
+        if (giveUp.aborted) throw error;
+        this.failed(server);
+        tried.add(server.instance.id);
+        failures.push(error instanceof Error ? error : new Error('connecting failed'));
+      }
+    }
   }
 
   /** One that has not been tried yet; undefined when there is none left. */

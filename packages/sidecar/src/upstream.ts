@@ -1,53 +1,27 @@
 import { chmodSync, unlinkSync } from 'node:fs';
-import { createServer, isIP, type Server as NetServer, type Socket } from 'node:net';
-import type { TLSSocket } from 'node:tls';
-import type { IdentityMatcher } from '@sallyport/core';
+import { createServer, type Server as NetServer, type Socket } from 'node:net';
 import {
   CallError,
   type Clock,
-  clientHandshake,
-  type EndpointPolicy,
   type EventMap,
-  type EventSink,
-  type PeerIdentity,
   revocationProblem,
-  ServerRefusedError,
   type Timer,
-  type TlsHandle,
   type TlsMaterial,
 } from '@sallyport/core/spi';
 import { coarse, lifeOf, reset, spread } from '@sallyport/transport-mtls/spi';
-import { allowedLookup } from './allowed-lookup.js';
+import { type DialContext, type DialTarget, dial, type Verified } from './dial.js';
 import { type LocalAddress, textOf } from './local-address.js';
 import { openSocket, resetSocket } from './open-socket.js';
-import type { ResolvedLimits } from './options.js';
 import { relay } from './relay.js';
-import type { Server, Servers } from './servers.js';
+import type { Servers } from './servers.js';
 
-export interface UpstreamContext {
-  readonly tls: TlsHandle;
-  readonly events: EventSink;
+export interface UpstreamContext extends DialContext {
   readonly clock: Clock;
-  readonly limits: ResolvedLimits;
 }
 
-export interface UpstreamTarget {
-  readonly name: string;
+export interface UpstreamTarget extends DialTarget {
   readonly listen: LocalAddress;
   readonly servers: Servers;
-  /** Who must answer, wherever the servers are. */
-  readonly expect: IdentityMatcher;
-  readonly endpoints: EndpointPolicy;
-}
-
-/** A verified connection to a server of the upstream. */
-interface Verified {
-  readonly socket: TLSSocket;
-  readonly peer: PeerIdentity;
-  readonly revocationKeys: readonly string[];
-  /** What we showed. */
-  readonly material: TlsMaterial;
-  readonly server: Server;
 }
 
 type Eviction = Pick<EventMap['connection-closed-by-policy'], 'reason' | 'detail'>;
@@ -142,73 +116,14 @@ export class UpstreamPort {
     }
   }
 
-  /** Tries another server when one cannot be reached or is not who it should be: nothing has been sent yet. */
-  async #connect(giveUp: AbortSignal): Promise<Verified> {
+  /** Nothing has been sent until then, so trying elsewhere is safe. */
+  #connect(giveUp: AbortSignal): Promise<Verified> {
     const { servers } = this.#target;
-    await servers.ready(Date.now() + this.#context.limits.connectTimeoutMs);
-    const tried = new Set<string>();
-    const failures: string[] = [];
-    for (;;) {
-      const server = servers.pick(tried);
-      if (!server) {
-        throw new Error(failures.length > 0 ? failures.join('; ') : 'no server of it is known');
-      }
-      try {
-        const verified = await this.#handshake(server, giveUp);
-        server.passedOverUntil = 0;
-        return verified;
-      } catch (error) {
-        if (giveUp.aborted) throw error;
-        servers.failed(server);
-        tried.add(server.instance.id);
-        failures.push(error instanceof Error ? error.message : 'connecting failed');
-      }
-    }
-  }
-
-  async #handshake(server: Server, giveUp: AbortSignal): Promise<Verified> {
-    const { expect, endpoints, name } = this.#target;
-    const { tls, limits, events } = this.#context;
-    if (tls.suspended) throw new Error(`the own identity may not be used: ${tls.suspended.detail}`);
-    const [endpoint] = server.instance.endpoints;
-    if (!endpoint) throw new Error('it has no address');
-    const address =
-      isIP(endpoint.host) === 6 ? `[${endpoint.host}]:${endpoint.port}` : `${endpoint.host}:${endpoint.port}`;
-    const tcp = await openSocket(
-      { host: endpoint.host, port: endpoint.port, lookup: allowedLookup(endpoints) },
-      limits.connectTimeoutMs,
+    const deadlineAt = Date.now() + this.#context.limits.connectTimeoutMs;
+    return servers.reach((server) => dial(server, this.#target, this.#context, { protocols: [], giveUp }), {
+      deadlineAt,
       giveUp,
-    ).catch((error: Error) => {
-      throw new Error(`${address}: ${error.message}`);
     });
-    const material = tls.current();
-    const abandon = () => tcp.destroy();
-    giveUp.addEventListener('abort', abandon);
-    try {
-      const verified = await clientHandshake(tcp, {
-        expect: { identity: expect },
-        material,
-        protocols: [],
-        timeoutMs: limits.handshakeTimeoutMs,
-      });
-      return { ...verified, material, server };
-    } catch (error) {
-      tcp.destroy();
-      if (!(error instanceof ServerRefusedError)) throw error;
-      const { reason, message: detail, presented } = error;
-      if (!giveUp.aborted) {
-        events.emit('server-identity-refused', {
-          target: name,
-          reason,
-          detail,
-          address,
-          ...(presented === undefined ? {} : { presented }),
-        });
-      }
-      throw new Error(`${address}: ${detail}`);
-    } finally {
-      giveUp.removeEventListener('abort', abandon);
-    }
   }
 
   #join(local: Socket, verified: Verified): void {
