@@ -1,4 +1,3 @@
-import { chmodSync, unlinkSync } from 'node:fs';
 import { createServer, type Server as NetServer, type Socket } from 'node:net';
 import {
   CallError,
@@ -11,7 +10,8 @@ import {
 import { coarse, lifeOf, reset, spread } from '@sallyport/transport-mtls/spi';
 import { type DialContext, type DialTarget, dial, type Verified } from './dial.js';
 import { type LocalAddress, textOf } from './local-address.js';
-import { openSocket, resetSocket } from './open-socket.js';
+import { listenLocally } from './local-server.js';
+import { resetSocket } from './open-socket.js';
 import { relay } from './relay.js';
 import type { Servers } from './servers.js';
 
@@ -62,17 +62,14 @@ export class UpstreamPort {
   async bind(): Promise<void> {
     const { listen, name } = this.#target;
     try {
-      await listenOn(this.#server, listen);
+      this.#address = await listenLocally(this.#server, listen, name);
     } catch (error) {
       this.#unsubscribe();
-      const { code } = error as NodeJS.ErrnoException;
-      const why = code === 'EADDRINUSE' ? 'another program listens there (EADDRINUSE)' : (code ?? 'unknown error');
-      throw new CallError('UNAVAILABLE', `cannot listen on ${textOf(listen)} for ${name}: ${why}`, { cause: error });
+      throw error;
     }
     this.#server.on('error', (error: NodeJS.ErrnoException) => {
       this.#context.events.emit('accept-failed', { detail: error.code ?? error.name });
     });
-    if (!('path' in listen)) this.#address = { host: listen.host, port: portOf(this.#server) };
     this.#context.events.emit('listening', { address: textOf(this.#address) });
   }
 
@@ -191,44 +188,6 @@ class Tunnel {
     this.#context.events.emit('connection-closed-by-policy', { peer: this.#verified.peer.id, reason, detail });
     this.cut();
   }
-}
-
-/** Listens; takes over the file of a socket that nobody listens on any more. */
-async function listenOn(server: NetServer, address: LocalAddress): Promise<void> {
-  if (!('path' in address)) return listenOnce(server, address);
-  try {
-    await listenOnce(server, address);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || (await answers(address))) throw error;
-    unlinkSync(address.path);
-    await listenOnce(server, address);
-  }
-  // Only the user of the sidecar acts as this workload.
-  chmodSync(address.path, 0o600);
-}
-
-function listenOnce(server: NetServer, address: LocalAddress): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(address, () => {
-      server.off('error', reject);
-      resolve();
-    });
-  });
-}
-
-async function answers(address: LocalAddress): Promise<boolean> {
-  try {
-    (await openSocket(address, 1000)).destroy();
-    return true;
-  } catch (error) {
-    return (error as Error).message !== 'ECONNREFUSED';
-  }
-}
-
-function portOf(server: NetServer): number {
-  const bound = server.address();
-  return typeof bound === 'object' && bound !== null ? bound.port : 0;
 }
 
 function ignore(): void {}
