@@ -1,12 +1,5 @@
 import { createServer, type Server as NetServer, type Socket } from 'node:net';
-import {
-  CallError,
-  type Clock,
-  type EventMap,
-  revocationProblem,
-  type Timer,
-  type TlsMaterial,
-} from '@sallyport/core/spi';
+import { type Clock, type EventMap, revocationProblem, type Timer, type TlsMaterial } from '@sallyport/core/spi';
 import { coarse, lifeOf, reset, spread } from '@sallyport/transport-mtls/spi';
 import { type DialContext, type DialTarget, dial, type Verified } from './dial.js';
 import { type LocalAddress, textOf } from './local-address.js';
