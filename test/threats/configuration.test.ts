@@ -154,7 +154,9 @@ const shownElsewhere = {
   'registry-credential-too-powerful': ['integration/consul/security.test.ts', 'integration/etcd/security.test.ts'],
   'sidecar-port-exposed': ['threats/sidecar-configuration.test.ts'],
   'sidecar-target-exposed': ['threats/sidecar-configuration.test.ts'],
+  'sidecar-update-undeclared': ['unit/cli/sidecar-flags.test.ts'],
   'sidecar-upstream-forbidden': ['threats/sidecar-configuration.test.ts'],
+  'sidecar-upstream-implicit': ['threats/sidecar-configuration.test.ts'],
 } as const;
 
 /** A Consul registry as `service.registry`, with an option that is wrong. Nobody is asked: options are judged first. */

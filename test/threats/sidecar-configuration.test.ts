@@ -125,12 +125,6 @@ const cases: readonly Case[] = [
     path: 'sidecar.upstreams.ledger',
   },
   {
-    what: 'an upstream with both a service and addresses (mutually exclusive)',
-    wrong: { ...upstream({ service: 'ledger' }), registry: { kind: 'x', check: () => [], open: () => undefined } },
-    id: 'option-invalid',
-    path: 'sidecar.upstreams.ledger',
-  },
-  {
     what: 'an upstream found in a registry that is not there',
     wrong: upstream({ addresses: undefined, identity: undefined, service: 'ledger' }),
     id: 'registry-missing',
@@ -179,6 +173,12 @@ const cases: readonly Case[] = [
     wrong: { limits: { maxConnections: Number.POSITIVE_INFINITY } },
     id: 'limit-unbounded',
     path: 'sidecar.limits.maxConnections',
+  },
+  {
+    what: 'neither a program that others reach nor upstreams',
+    wrong: { inbound: undefined, listen: undefined, authorize: undefined },
+    id: 'sidecar-upstream-implicit',
+    path: 'sidecar.upstreams',
   },
   { what: 'a door without a program', wrong: { inbound: undefined }, id: 'option-missing', path: 'sidecar.inbound' },
   { what: 'a program without a door', wrong: { listen: undefined }, id: 'option-missing', path: 'sidecar.listen' },

@@ -71,9 +71,9 @@ export interface UpstreamOptions {
   readonly protocol: 'tcp';
   /** Where the program reaches it: a loopback address, port 0 for a free one, or `unix:/path`. */
   readonly listen: string;
-  /** Name of the service in the registry; either this or `addresses`. */
+  /** Name of the service: where the registry says it is, or at `addresses`. */
   readonly service?: string;
-  /** `host:port` of each of its servers; needs `identity`. */
+  /** `host:port` of each of its servers; needs `service` or `identity`, which say who must answer there. */
   readonly addresses?: readonly string[];
   /** SPIFFE IDs that may answer, of one trust domain. Default: the one that follows from `service`. */
   readonly identity?: string | readonly string[];
@@ -249,8 +249,8 @@ function missingParts(given: Partial<SidecarOptions>): Violation[] {
   if (given.inbound !== undefined && given.authorize === undefined)
     found.push(violation('authorization-missing', 'sidecar.authorize'));
   if (given.inbound === undefined && given.listen === undefined && entriesOf(given.upstreams).length === 0)
-    missing('sidecar.inbound', 'a sidecar has a program that others reach (inbound), or upstreams, or both');
-  if (given.registry === undefined && entriesOf(given.upstreams).some(([, one]) => one?.service !== undefined))
+    found.push(violation('sidecar-upstream-implicit', 'sidecar.upstreams'));
+  if (given.registry === undefined && entriesOf(given.upstreams).some(([, one]) => isFollowed(one)))
     found.push(violation('registry-missing', 'sidecar.registry'));
   return found;
 }
@@ -260,10 +260,10 @@ function upstreamViolations({ upstreams }: Partial<SidecarOptions>): Violation[]
     const path = `sidecar.upstreams${/^\w+$/.test(name) ? `.${name}` : `[${JSON.stringify(name)}]`}`;
     const { service, addresses, identity } = given ?? {};
     const found: Violation[] = [];
-    if ((service === undefined) === (addresses === undefined)) {
-      found.push(violation('option-invalid', path, 'an upstream has either a service or addresses'));
+    if (service === undefined && addresses === undefined) {
+      found.push(violation('option-invalid', path, 'an upstream has a service, or addresses, or both'));
     }
-    if (addresses !== undefined && identity === undefined) {
+    if (addresses !== undefined && service === undefined && identity === undefined) {
       const fix = 'name the SPIFFE ID of the server: identity: "spiffe://..."';
       found.push(violation('identity-expectation-empty', `${path}.identity`, undefined, fix));
     }
@@ -283,6 +283,11 @@ function identityViolations(identity: unknown, path: string): Violation[] {
   } catch (error) {
     return [violation('option-invalid', path, (error as Error).message)];
   }
+}
+
+/** Whether the registry is asked where it is. */
+function isFollowed(upstream: Partial<UpstreamOptions> | undefined): boolean {
+  return upstream?.service !== undefined && upstream.addresses === undefined;
 }
 
 function entriesOf(upstreams: unknown): [string, Partial<UpstreamOptions> | undefined][] {

@@ -64,6 +64,8 @@ export interface Sidecar {
   /** Listens to one type of event, or to all (`*`). Returns the function that unsubscribes. */
   on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
   on(type: '*', listener: EventListener): () => void;
+  /** Everything that is wrong with the options, as far as it can be told without opening anything. */
+  check(): Promise<readonly Violation[]>;
   /**
    * Validates everything, then binds. All or nothing: when it rejects, nothing is bound. A program that is not there yet is no reason
    * to reject: the sidecar is not ready until it is. Rejects with InsecureConfigurationError (every violation at once), CallError (an
@@ -134,6 +136,13 @@ class SidecarInstance implements Sidecar {
     return this.#events.on(type, listener);
   }
 
+  async check(): Promise<readonly Violation[]> {
+    const { violations, parts } = this.#parsed;
+    const found = [...checkEnvironment(), ...violations];
+    for (const part of parts) found.push(...(await part.check()));
+    return distinct(found);
+  }
+
   start(): Promise<void> {
     if (this.#starting || this.#stopping || this.#state !== 'created') {
       return Promise.reject(
@@ -170,9 +179,8 @@ class SidecarInstance implements Sidecar {
 
   /** Collects every violation of every part, then throws them together. */
   async #validate(): Promise<{ tls: TlsHandle; options: ResolvedSidecarOptions; template: IdentityTemplate }> {
-    const { violations, parts, value: options, template } = this.#parsed;
-    const found: Violation[] = [...checkEnvironment(), ...violations];
-    for (const part of parts) found.push(...(await part.check()));
+    const { value: options, template } = this.#parsed;
+    const found = [...(await this.check())];
     const tls = await this.#openIdentity(found);
     if (tls && options && template && found.length === 0) return { tls, options, template };
     const refused = distinct(found);

@@ -382,6 +382,16 @@ const entries = {
     problem: 'nobody should connect to this address',
     fix: 'give the address of a server of the upstream, or the name of its service in the registry',
   },
+  'sidecar-upstream-implicit': {
+    severity: 'medium',
+    problem: 'nothing says what the program may reach, or that others reach it; a sidecar routes nowhere by itself',
+    fix: 'declare each upstream by name, or give the program that others reach as inbound',
+  },
+  'sidecar-update-undeclared': {
+    severity: 'medium',
+    problem: 'nothing says how the sidecar itself is updated, so a known hole in it would stay open',
+    fix: 'say update: restart where your supervisor rolls out new versions, update: handover where it replaces itself',
+  },
 } as const satisfies Record<string, Entry>;
 
 export type ViolationId = keyof typeof entries;
