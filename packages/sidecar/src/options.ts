@@ -37,6 +37,8 @@ export interface SidecarOptions {
   readonly inbound?: InboundOptions;
   /** Who may reach the program; required with `inbound`. An empty list denies everybody. */
   readonly authorize?: readonly Rule[] | RuleDocument | RuleSource;
+  /** Where the program reaches upstreams that speak HTTP or gRPC, by their names: `http://billing/…`. Required with such upstreams. */
+  readonly outbound?: OutboundOptions;
   /** What the program may reach, by names of your own. Left out: nothing. */
   readonly upstreams?: Readonly<Record<string, UpstreamOptions>>;
   /** Where upstreams are found that name a service. */
@@ -67,10 +69,27 @@ export interface InboundOptions {
   readonly checkIntervalMs?: number;
 }
 
-export interface UpstreamOptions {
+export interface OutboundOptions {
+  /** For HTTP/1.1 and HTTP/2 in the clear: a loopback address, port 0 for a free one, or `unix:/path`. */
+  readonly listen: string;
+}
+
+export type UpstreamOptions = TcpUpstreamOptions | HttpUpstreamOptions;
+
+export interface TcpUpstreamOptions extends UpstreamServers {
+  /** Bytes are passed on as they come. */
   readonly protocol: 'tcp';
   /** Where the program reaches it: a loopback address, port 0 for a free one, or `unix:/path`. */
   readonly listen: string;
+}
+
+export interface HttpUpstreamOptions extends UpstreamServers {
+  /** `http`: servers that speak HTTP/2 or HTTP/1.1, as they choose by ALPN. `grpc`: servers that speak gRPC over HTTP/2. */
+  readonly protocol: 'http' | 'grpc';
+}
+
+/** Who an upstream is. */
+export interface UpstreamServers {
   /** Name of the service: where the registry says it is, or at `addresses`. */
   readonly service?: string;
   /** `host:port` of each of its servers; needs `service` or `identity`, which say who must answer there. */
@@ -87,6 +106,8 @@ export interface SidecarLimits {
   readonly maxConnectionsPerPeer?: number;
   /** Connections of the program to one upstream open at once. Default 1,000. */
   readonly maxUpstreamConnections?: number;
+  /** Requests of the program to one upstream under way at once. Default 1,000. */
+  readonly maxUpstreamRequests?: number;
   /** Bytes that may wait for a slow reader, in each direction of a connection. Default 256 KiB. */
   readonly maxBufferedBytes?: number;
   /** Time a peer has for the TLS handshake, ms. Default 5,000. */
@@ -110,8 +131,9 @@ export interface ResolvedInbound {
 }
 
 export interface ResolvedUpstream {
-  readonly protocol: 'tcp';
-  readonly listen: LocalAddress;
+  readonly protocol: UpstreamOptions['protocol'];
+  /** Of an upstream by TCP, and only of one. */
+  readonly listen: LocalAddress | undefined;
   readonly service: string | undefined;
   readonly addresses: readonly Endpoint[] | undefined;
   readonly identity: string | readonly string[] | undefined;
@@ -120,10 +142,11 @@ export interface ResolvedUpstream {
 export type ResolvedLimits = Required<SidecarLimits>;
 
 export interface ResolvedSidecarOptions
-  extends Omit<SidecarOptions, 'listen' | 'advertise' | 'inbound' | 'upstreams' | 'limits' | 'drain'> {
+  extends Omit<SidecarOptions, 'listen' | 'advertise' | 'inbound' | 'outbound' | 'upstreams' | 'limits' | 'drain'> {
   readonly listen: Endpoint | undefined;
   readonly advertise: Endpoint | undefined;
   readonly inbound: ResolvedInbound | undefined;
+  readonly outbound: { readonly listen: LocalAddress } | undefined;
   readonly upstreams: Readonly<Record<string, ResolvedUpstream>>;
   readonly limits: ResolvedLimits;
   readonly drain: { readonly graceMs: number };
@@ -165,8 +188,8 @@ const inbound = z.strictObject({
 });
 
 const upstream = z.strictObject({
-  protocol: z.literal('tcp'),
-  listen: localAddress('sidecar-port-exposed'),
+  protocol: z.enum(['tcp', 'http', 'grpc']),
+  listen: localAddress('sidecar-port-exposed').optional(),
   service: serviceNameSchema.optional(),
   addresses: z.array(upstreamAddress()).min(1, 'a list of addresses holds at least one').max(64).optional(),
   identity: z.union([z.string(), z.array(z.string())]).optional(),
@@ -176,6 +199,7 @@ const limits = z.strictObject({
   maxConnections: limit().default(1000),
   maxConnectionsPerPeer: limit().default(100),
   maxUpstreamConnections: limit().default(1000),
+  maxUpstreamRequests: limit().default(1000),
   maxBufferedBytes: limit({ min: MIN_BUFFERED_BYTES, max: 64 * KIB * KIB }).default(256 * KIB),
   handshakeTimeoutMs: durationMs().default(5000),
   connectTimeoutMs: durationMs().default(5000),
@@ -194,6 +218,7 @@ const schema = z.strictObject({
   advertise: bindAddress().optional(),
   allowWildcardBind: z.strictObject({ reason: z.string().trim().min(1) }).optional(),
   inbound: inbound.optional(),
+  outbound: z.strictObject({ listen: localAddress('sidecar-port-exposed') }).optional(),
   // The rules are a part of their own: their source checks them.
   authorize: z.custom<SidecarOptions['authorize']>().optional(),
   upstreams: z
@@ -250,6 +275,11 @@ function missingParts(given: Partial<SidecarOptions>): Violation[] {
     found.push(violation('authorization-missing', 'sidecar.authorize'));
   if (given.inbound === undefined && given.listen === undefined && entriesOf(given.upstreams).length === 0)
     found.push(violation('sidecar-upstream-implicit', 'sidecar.upstreams'));
+  const byName = entriesOf(given.upstreams).filter(([, one]) => one?.protocol === 'http' || one?.protocol === 'grpc');
+  if (byName.length > 0 && given.outbound === undefined)
+    missing('sidecar.outbound', 'upstreams that speak HTTP or gRPC are reached at an address of their own');
+  if (byName.length === 0 && given.outbound !== undefined && entriesOf(given.upstreams).length > 0)
+    missing('sidecar.upstreams', 'where HTTP is listened for, an upstream that speaks it is named');
   if (given.registry === undefined && entriesOf(given.upstreams).some(([, one]) => isFollowed(one)))
     found.push(violation('registry-missing', 'sidecar.registry'));
   return found;
@@ -258,8 +288,18 @@ function missingParts(given: Partial<SidecarOptions>): Violation[] {
 function upstreamViolations({ upstreams }: Partial<SidecarOptions>): Violation[] {
   return entriesOf(upstreams).flatMap(([name, given]) => {
     const path = `sidecar.upstreams${/^\w+$/.test(name) ? `.${name}` : `[${JSON.stringify(name)}]`}`;
-    const { service, addresses, identity } = given ?? {};
+    const { protocol, listen, service, addresses, identity } = (given ?? {}) as Partial<TcpUpstreamOptions>;
     const found: Violation[] = [];
+    if (protocol === 'tcp' && listen === undefined) {
+      found.push(
+        violation('option-missing', `${path}.listen`, 'the program reaches an upstream by TCP at its own port'),
+      );
+    }
+    if (protocol !== 'tcp' && listen !== undefined) {
+      found.push(
+        violation('option-invalid', `${path}.listen`, 'an upstream that speaks HTTP is reached at outbound.listen'),
+      );
+    }
     if (service === undefined && addresses === undefined) {
       found.push(violation('option-invalid', path, 'an upstream has a service, or addresses, or both'));
     }

@@ -15,11 +15,9 @@ import {
   type Endpoint,
   EventBus,
   every,
-  followService,
   type IdentityTemplate,
   InsecureConfigurationError,
   identityProblems,
-  isLoopback,
   type Listener,
   type RegistrySession,
   systemClock,
@@ -29,20 +27,16 @@ import {
   violation,
 } from '@sallyport/core/spi';
 import { listen, parseServerOptions } from '@sallyport/transport-mtls/spi';
-import { textOf } from './local-address.js';
 import {
-  expectedIdentity,
   type ParsedSidecarOptions,
   parseSidecarOptions,
   type ResolvedInbound,
   type ResolvedSidecarOptions,
-  type ResolvedUpstream,
   type SidecarOptions,
 } from './options.js';
+import { Outbound } from './outbound.js';
 import { Program } from './program.js';
-import { fixedServers, type ServerSource, Servers } from './servers.js';
 import { TcpLane } from './tcp-lane.js';
-import { UpstreamPort } from './upstream.js';
 
 /** What rules call a connection: `sallyport.sidecar.v1.Tunnel/<name of the inbound>`. */
 const TUNNEL = 'sallyport.sidecar.v1.Tunnel';
@@ -88,10 +82,10 @@ class SidecarInstance implements Sidecar {
   readonly #events: EventBus;
   /** What has been opened, to be closed in reverse. */
   readonly #opened: (() => void | Promise<void>)[] = [];
-  readonly #ports = new Map<string, UpstreamPort>();
   #state: ServiceState = 'created';
   #tls: TlsHandle | undefined;
   #listener: Listener | undefined;
+  #outbound: Outbound | undefined;
   #program: Program | undefined;
   #told: string | undefined;
   #starting: Promise<void> | undefined;
@@ -122,12 +116,11 @@ class SidecarInstance implements Sidecar {
   }
 
   get upstreams(): Readonly<Record<string, string>> {
-    return Object.fromEntries([...this.#ports].map(([name, port]) => [name, textOf(port.address)]));
+    return this.#outbound?.addresses ?? {};
   }
 
   get connections() {
-    const outbound = [...this.#ports.values()].reduce((sum, port) => sum + port.connections, 0);
-    return { inbound: this.#listener?.connections ?? 0, outbound };
+    return { inbound: this.#listener?.connections ?? 0, outbound: this.#outbound?.connections ?? 0 };
   }
 
   on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
@@ -163,7 +156,7 @@ class SidecarInstance implements Sidecar {
       const { tls, options, template } = await this.#validate();
       this.#tls = tls;
       this.#become('validated');
-      await this.#openUpstreams(options, tls, template);
+      await this.#openOutbound(options, tls, template);
       if (options.inbound) await this.#openInbound(options, options.inbound, tls);
       this.#become('listening');
       this.#become('ready');
@@ -214,59 +207,18 @@ class SidecarInstance implements Sidecar {
     return [violation('identity-mismatch', 'sidecar.tls', problem)];
   }
 
-  async #openUpstreams(options: ResolvedSidecarOptions, tls: TlsHandle, template: IdentityTemplate): Promise<void> {
-    const { limits } = options;
+  async #openOutbound(options: ResolvedSidecarOptions, tls: TlsHandle, template: IdentityTemplate): Promise<void> {
     const session = await this.#openRegistry(options, tls);
-    const allowLoopback =
-      options.registry?.reach === 'machine' || (options.listen !== undefined && isLoopback(options.listen.host));
-    const { trustDomain } = tls.current().identity;
-    for (const [name, upstream] of Object.entries(options.upstreams)) {
-      const expect = expectedIdentity(upstream, trustDomain, template);
-      const source =
-        upstream.addresses === undefined
-          ? this.#follow(upstream, session, options, allowLoopback)
-          : fixedServers(name, upstream.addresses, expect);
-      const port = new UpstreamPort(
-        {
-          name,
-          listen: upstream.listen,
-          servers: new Servers(source, this.#clock),
-          expect,
-          // An address of the configuration was judged when it was read; a name must not turn out to be this machine.
-          endpoints: { allowLoopback: upstream.addresses?.some(({ host }) => isLoopback(host)) ?? allowLoopback },
-        },
-        { tls, limits, events: this.#events, clock: this.#clock },
-      );
-      this.#opened.push(() => port.close());
-      await port.bind();
-      this.#ports.set(name, port);
-    }
+    const outbound = new Outbound(options, { tls, template, session, events: this.#events, clock: this.#clock });
+    this.#opened.push(() => outbound.close());
+    await outbound.open();
+    this.#outbound = outbound;
   }
 
   async #openRegistry({ registry }: ResolvedSidecarOptions, tls: TlsHandle): Promise<RegistrySession | undefined> {
     const session = await registry?.open({ service: this.name, events: this.#events, clock: this.#clock, tls });
     if (session) this.#opened.push(() => session.close());
     return session;
-  }
-
-  #follow(
-    { service }: ResolvedUpstream,
-    session: RegistrySession | undefined,
-    { registry }: ResolvedSidecarOptions,
-    allowLoopback: boolean,
-  ): ServerSource {
-    // The options were refused otherwise.
-    if (!session || !registry || service === undefined) throw new UsageError('an upstream without servers');
-    const view = followService({
-      service,
-      session,
-      registry: registry.kind,
-      events: this.#events,
-      clock: this.#clock,
-      endpoints: { allowLoopback },
-    });
-    this.#opened.push(() => view.close());
-    return view;
   }
 
   async #openInbound(options: ResolvedSidecarOptions, inbound: ResolvedInbound, tls: TlsHandle): Promise<void> {
@@ -305,10 +257,7 @@ class SidecarInstance implements Sidecar {
     this.#become('draining');
     this.#tellReadiness();
     const graceMs = this.#parsed.value?.drain.graceMs ?? 0;
-    await Promise.all([
-      this.#listener?.drain(graceMs),
-      ...[...this.#ports.values()].map((port) => port.drain(graceMs)),
-    ]);
+    await Promise.all([this.#listener?.drain(graceMs), this.#outbound?.drain(graceMs)]);
     await this.#unwind();
     this.#become('stopped');
   }
@@ -317,7 +266,7 @@ class SidecarInstance implements Sidecar {
     this.#tls = undefined;
     this.#listener = undefined;
     this.#program = undefined;
-    this.#ports.clear();
+    this.#outbound = undefined;
     for (let close = this.#opened.pop(); close; close = this.#opened.pop()) {
       try {
         await close();
