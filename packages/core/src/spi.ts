@@ -10,6 +10,9 @@ export { EventBus } from './events/event-bus.js';
 export type { EventMap, EventSink, HandshakeRefusal } from './events/events.js';
 export { type FileDanger, type FileFinding, readSafeFile, type SafeFile } from './files/file-safety.js';
 export { type FileWatch, type FileWatchOptions, watchFiles } from './files/file-watch.js';
+export { canonicalPath, decodePercent, isCanonicalPath } from './http/canonical-path.js';
+export { MalformedRequest } from './http/malformed-request.js';
+export { isClaim, isHopByHop, namedByConnection, readHeaders } from './http/request-headers.js';
 export {
   type CertificateProfile,
   type Extension,

@@ -1,4 +1,5 @@
 import type { OutgoingHttpHeaders } from 'node:http';
+import { MalformedRequest } from '@sallyport/core/spi';
 
 /** What a client is told when its request fails (RFC 9457). Nothing internal: causes go to the events. */
 export interface Problem {
@@ -54,4 +55,13 @@ export function timedOut(cause: ProblemError): ProblemError {
 
 export function badRequest(code: string, detail: string): ProblemError {
   return new ProblemError({ status: 400, code, title: 'The request is malformed', detail });
+}
+
+/** Reads a part of a request; what has more than one reading is a 400. */
+export function readOrRefuse<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw error instanceof MalformedRequest ? badRequest(error.code, error.message) : error;
+  }
 }

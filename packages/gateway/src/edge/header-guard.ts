@@ -1,57 +1,5 @@
-import { badRequest, ProblemError } from '../problem.js';
-
-/** Two of them would be two requests in one, or two answers to who is asking. */
-const SINGLE = new Set([
-  'authorization',
-  'content-length',
-  'content-type',
-  'content-encoding',
-  'transfer-encoding',
-  'host',
-  'origin',
-  'dpop',
-  'if-match',
-  'if-none-match',
-  'if-modified-since',
-  'if-unmodified-since',
-  'range',
-  'idempotency-key',
-  'traceparent',
-  'user-agent',
-  'referer',
-  'max-forwards',
-  'proxy-authorization',
-  'upgrade',
-]);
-
-/**
- * Names under which proxies and programs pass on who somebody is, in any spelling: what a client sends under them is a
- * claim, and nothing behind the edge may see it (T51). `_` and `-` are one letter to CGI and to many frameworks.
- */
-const SPOOFABLE =
-  /^(?:x-forwarded-.*|forwarded|x-real-ip|x-original-.*|x-rewrite-.*|x-envoy-.*|x-client-.*|client-cert.*|x-ssl-.*|ssl-.*|x-user.*|x-auth-.*|x-authenticated-.*|x-remote-.*|remote-.*|x-identity.*|(?:x-)?sallyport-.*|x-consumer-.*|x-spiffe-.*|x-http-method.*|x-method-override|grpc-.*|true-client-ip|cf-connecting-ip|x-cluster-client-ip|proxy)$/;
-
-/** RFC 9110 section 7.6.1: they belong to one connection, and so does whatever `Connection` names. */
-const HOP_BY_HOP = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-]);
-
-/** Without them the message would mean something else; a `Connection` that names one wants to strip it behind us. */
-const NEVER_HOP_BY_HOP = new Set([
-  'host',
-  'authorization',
-  'content-length',
-  'content-type',
-  'cookie',
-  'origin',
-  'dpop',
-]);
+import { isClaim, isHopByHop, namedByConnection, readHeaders } from '@sallyport/core/spi';
+import { ProblemError, readOrRefuse } from '../problem.js';
 
 export interface GuardedHeaders {
   /** By lower-case name; what is left for handlers and upstreams. */
@@ -73,40 +21,19 @@ export interface HeaderLimits {
  */
 export function guardHeaders(raw: readonly string[], limits: HeaderLimits): GuardedHeaders {
   if (raw.length / 2 > limits.maxHeaders) throw tooMany(limits.maxHeaders);
-  const seen: Record<string, string> = Object.create(null);
-  for (let i = 0; i < raw.length; i += 2) {
-    const name = (raw[i] as string).toLowerCase();
-    if (name.charCodeAt(0) === 0x3a /* : of HTTP/2 */) continue;
-    const value = raw[i + 1] as string;
-    const before = seen[name];
-    if (before === undefined) seen[name] = value;
-    else if (SINGLE.has(name)) throw badRequest('header-repeated', `the header ${name} stands more than once`);
-    else seen[name] = `${before}${name === 'cookie' ? '; ' : ', '}${value}`;
-  }
-  if (seen['content-length'] !== undefined && seen['transfer-encoding'] !== undefined) {
-    // RFC 9112 section 6.3: the oldest way to hide a second request.
-    throw badRequest('framing-ambiguous', 'Content-Length and Transfer-Encoding exclude each other');
-  }
-  const { host, upgrade, connection } = seen;
-  const named = connection === undefined ? [] : namedBy(connection);
+  const seen = readOrRefuse(() => readHeaders(raw));
+  const named = readOrRefuse(() => namedByConnection(seen.connection));
   const headers: Record<string, string> = Object.create(null);
   for (const name in seen) {
-    if (HOP_BY_HOP.has(name) || named.includes(name) || isSpoofable(name)) continue;
+    if (isHopByHop(name) || named.includes(name) || isSpoofable(name)) continue;
     headers[name] = seen[name] as string;
   }
-  return { headers, host, forwardedFor: seen['x-forwarded-for'], upgrade };
+  return { headers, host: seen.host, forwardedFor: seen['x-forwarded-for'], upgrade: seen.upgrade };
 }
 
 /** Whether a client may not send it, because services would take it for the word of the gateway. */
 export function isSpoofable(name: string): boolean {
-  return name.includes('_') || SPOOFABLE.test(name);
-}
-
-function namedBy(connection: string): string[] {
-  const names = connection.split(',').map((name) => name.trim().toLowerCase());
-  const wrong = names.find((name) => NEVER_HOP_BY_HOP.has(name));
-  if (wrong !== undefined) throw badRequest('header-hidden', `Connection must not name ${wrong}`);
-  return names;
+  return name.includes('_') || isClaim(name);
 }
 
 function tooMany(max: number) {

@@ -1,0 +1,99 @@
+import { MalformedRequest } from './malformed-request.js';
+
+/** Two of them would be two requests in one, or two answers to who is asking. */
+const SINGLE = new Set([
+  'authorization',
+  'content-length',
+  'content-type',
+  'content-encoding',
+  'transfer-encoding',
+  'host',
+  'origin',
+  'dpop',
+  'if-match',
+  'if-none-match',
+  'if-modified-since',
+  'if-unmodified-since',
+  'range',
+  'idempotency-key',
+  'traceparent',
+  'user-agent',
+  'referer',
+  'max-forwards',
+  'proxy-authorization',
+  'upgrade',
+]);
+
+/**
+ * Names under which proxies and programs pass on who somebody is or what they ask for: what a client sends under them is a claim, and
+ * nothing behind us may see it (T51, T65).
+ */
+const CLAIM =
+  /^(?:x-forwarded-.*|forwarded|x-real-ip|x-original-.*|x-rewrite-.*|x-envoy-.*|x-client-.*|client-cert.*|x-ssl-.*|ssl-.*|x-user.*|x-auth-.*|x-authenticated-.*|x-remote-.*|remote-.*|x-identity.*|(?:x-)?sallyport-.*|x-consumer-.*|x-spiffe-.*|x-http-method.*|x-method-override|grpc-.*|true-client-ip|cf-connecting-ip|x-cluster-client-ip|proxy)$/;
+
+/** RFC 9110 section 7.6.1: they belong to one connection, and so does whatever `Connection` names. */
+const HOP_BY_HOP = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+]);
+
+/** Without them the message would mean something else; a `Connection` that names one wants to strip it behind us. */
+const NEVER_HOP_BY_HOP = new Set([
+  'host',
+  'authorization',
+  'content-length',
+  'content-type',
+  'cookie',
+  'origin',
+  'dpop',
+]);
+
+/**
+ * Makes one reading of the headers of a request as they came (`rawHeaders`, names and values in turn), by lower-case name: lists are
+ * joined (RFC 9110 section 5.3), pseudo-headers of HTTP/2 left out. Throws MalformedRequest (`header-repeated`, `framing-ambiguous`).
+ */
+export function readHeaders(raw: readonly string[]): Readonly<Record<string, string>> {
+  const seen: Record<string, string> = Object.create(null);
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = (raw[i] as string).toLowerCase();
+    if (name.charCodeAt(0) === 0x3a /* : */) continue;
+    const value = raw[i + 1] as string;
+    const before = seen[name];
+    if (before === undefined) seen[name] = value;
+    else if (SINGLE.has(name))
+      throw new MalformedRequest('header-repeated', `the header ${name} stands more than once`);
+    else seen[name] = `${before}${name === 'cookie' ? '; ' : ', '}${value}`;
+  }
+  if (seen['content-length'] !== undefined && seen['transfer-encoding'] !== undefined) {
+    // RFC 9112 section 6.3: the oldest way to hide a second request.
+    throw new MalformedRequest('framing-ambiguous', 'Content-Length and Transfer-Encoding exclude each other');
+  }
+  return seen;
+}
+
+/** Names that `Connection` takes out of the message behind us. Throws MalformedRequest (`header-hidden`). */
+export function namedByConnection(connection: string | undefined): readonly string[] {
+  if (connection === undefined) return [];
+  const names = connection.split(',').map((name) => name.trim().toLowerCase());
+  const wrong = names.find((name) => NEVER_HOP_BY_HOP.has(name));
+  if (wrong !== undefined) throw new MalformedRequest('header-hidden', `Connection must not name ${wrong}`);
+  return names;
+}
+
+/** Whether a header belongs to one connection; `name` is in lower case. */
+export function isHopByHop(name: string): boolean {
+  return HOP_BY_HOP.has(name);
+}
+
+/**
+ * Whether a header tells who somebody is, or asks for another method or path than the request line; `name` is in lower case. To CGI
+ * and to many frameworks `-`, `_` and other marks are one letter, so they are here.
+ */
+export function isClaim(name: string): boolean {
+  return CLAIM.test(name) || (/[^a-z0-9-]/.test(name) && CLAIM.test(name.replaceAll(/[^a-z0-9-]/g, '-')));
+}
