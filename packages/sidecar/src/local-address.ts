@@ -8,8 +8,8 @@ export type LocalAddress = { readonly host: string; readonly port: number } | { 
 /** Which violation tells of an address that others reach. */
 export type ExposureId = 'sidecar-target-exposed' | 'sidecar-port-exposed';
 
-/** The longest path that Linux (108 bytes) and BSD (104) take for a socket, with its end. */
-const MAX_SOCKET_PATH_BYTES = 103;
+/** The longest path that Linux (108 bytes) and BSD (104) take for a socket, less its end and the name it has before it may be used. */
+const MAX_SOCKET_PATH_BYTES = 96;
 
 /** `127.0.0.1:3000`, `[::1]:3000`, `localhost:3000` or `unix:/run/app.sock`. Everything else is refused with `exposure`. */
 export function localAddress(exposure: ExposureId): z.ZodType<LocalAddress, string> {

@@ -20,6 +20,7 @@ import {
   wildcardViolations,
 } from '@sallyport/core/spi';
 import { z } from 'zod';
+import type { ListeningSockets } from './handover/listening-sockets.js';
 import { type LocalAddress, localAddress } from './local-address.js';
 
 export interface SidecarOptions {
@@ -52,6 +53,8 @@ export interface SidecarOptions {
   };
   /** Gets a line for each event; a pino logger fits. Default: readable lines on stderr. */
   readonly logger?: Logger;
+  /** Listening sockets that this process has been given: `handedSockets()`. Default: all are bound anew. */
+  readonly sockets?: ListeningSockets;
   /** For tests: time of ages, expiry and checks. */
   readonly clock?: Clock;
 }
@@ -211,7 +214,7 @@ const limits = z.strictObject({
 const logger = made<Logger>('an object with debug(), info(), warn() and error()', 'debug', 'info', 'warn', 'error');
 const source = made<TlsSource>('a source of certificates, e.g. tls.fromFiles({...})', 'check', 'open');
 
-const schema = z.strictObject({
+export const optionsSchema = z.strictObject({
   name: serviceNameSchema,
   tls: source,
   listen: bindAddress().optional(),
@@ -229,13 +232,14 @@ const schema = z.strictObject({
   limits: limits.prefault({}),
   drain: z.strictObject({ graceMs: durationMs().default(10_000) }).prefault({}),
   logger: logger.optional(),
+  sockets: made<ListeningSockets>('handedSockets()', 'listen', 'serving').optional(),
   clock: made<Clock>('a clock with now() and after()', 'now', 'after').optional(),
 });
 
 /** Never throws: what is wrong stands in `violations`, all of it. */
 export function parseSidecarOptions(options: unknown): ParsedSidecarOptions {
   const given = (typeof options === 'object' && options !== null ? options : {}) as Partial<SidecarOptions>;
-  const { value, violations } = parseOptions(schema, options, 'sidecar');
+  const { value, violations } = parseOptions(optionsSchema, options, 'sidecar');
   const named = violations.map((found) =>
     found.id === 'option-missing' && found.path === 'sidecar.tls' ? violation('tls-missing', found.path) : found,
   );

@@ -9,6 +9,7 @@ import {
   type TlsHandle,
 } from '@sallyport/core/spi';
 import type { DialTarget } from './dial.js';
+import type { ListeningSockets } from './handover/listening-sockets.js';
 import { textOf } from './local-address.js';
 import { expectedIdentity, type ResolvedSidecarOptions, type ResolvedUpstream } from './options.js';
 import { fixedServers, type ServerSource, Servers } from './servers.js';
@@ -21,6 +22,7 @@ export interface OutboundContext {
   readonly session: RegistrySession | undefined;
   readonly events: EventSink;
   readonly clock: Clock;
+  readonly sockets: ListeningSockets;
 }
 
 /** What the program reaches through the sidecar. */

@@ -27,6 +27,8 @@ import {
   violation,
 } from '@sallyport/core/spi';
 import { listen, parseServerOptions } from '@sallyport/transport-mtls/spi';
+import { ListeningSockets } from './handover/listening-sockets.js';
+import { type SuccessorOptions, startSuccessor } from './handover/successor.js';
 import {
   type ParsedSidecarOptions,
   parseSidecarOptions,
@@ -66,6 +68,12 @@ export interface Sidecar {
    * address cannot be had) or UsageError (started twice).
    */
   start(): Promise<void>;
+  /**
+   * Starts the next process of this program, in whatever version is installed by now, and hands it the listening sockets: nobody is
+   * turned away meanwhile. Resolves with its process id once it serves; `stop()` then ends this one. Rejects with CallError when it
+   * does not come to serve, and with UsageError when this one does not; nothing has changed then.
+   */
+  handOver(options?: SuccessorOptions): Promise<number>;
   /** Takes no new connection, lets the open ones end for `drain.graceMs`, closes. Twice, or before `start`, is harmless. */
   stop(): Promise<void>;
 }
@@ -80,6 +88,7 @@ class SidecarInstance implements Sidecar {
   readonly #parsed: ParsedSidecarOptions;
   readonly #clock: Clock;
   readonly #events: EventBus;
+  readonly #sockets: ListeningSockets;
   /** What has been opened, to be closed in reverse. */
   readonly #opened: (() => void | Promise<void>)[] = [];
   #state: ServiceState = 'created';
@@ -88,6 +97,7 @@ class SidecarInstance implements Sidecar {
   #outbound: Outbound | undefined;
   #program: Program | undefined;
   #told: string | undefined;
+  #handingOver = false;
   #starting: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
 
@@ -95,6 +105,7 @@ class SidecarInstance implements Sidecar {
     this.#parsed = parsed;
     this.name = parsed.value?.name ?? (typeof given?.name === 'string' ? given.name : '(unnamed)');
     this.#clock = parsed.value?.clock ?? systemClock;
+    this.#sockets = parsed.value?.sockets ?? new ListeningSockets();
     this.#events = new EventBus(this.name, this.#clock, parsed.logger ?? consoleLogger());
   }
 
@@ -146,6 +157,24 @@ class SidecarInstance implements Sidecar {
     return this.#starting;
   }
 
+  async handOver(options?: SuccessorOptions): Promise<number> {
+    if (this.#state !== 'ready' || this.#handingOver) {
+      throw new UsageError(`the sidecar of ${this.name} is ${this.#handingOver ? 'being handed over' : this.#state}`);
+    }
+    this.#handingOver = true;
+    this.#events.emit('handover', { state: 'started', detail: '' });
+    try {
+      const pid = await startSuccessor(this.#sockets, options);
+      this.#sockets.handedOver();
+      this.#events.emit('handover', { state: 'completed', detail: `process ${pid}` });
+      return pid;
+    } catch (error) {
+      this.#handingOver = false;
+      this.#events.emit('handover', { state: 'failed', detail: (error as Error).message });
+      throw error;
+    }
+  }
+
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
     return this.#stopping;
@@ -161,6 +190,7 @@ class SidecarInstance implements Sidecar {
       this.#become('listening');
       this.#become('ready');
       this.#tellReadiness();
+      for (const socket of this.#sockets.serving()) this.#events.emit('socket-unclaimed', { socket });
       const patrol = every(this.#clock, CHECK_MS, () => this.#tellReadiness());
       this.#opened.push(() => patrol.cancel());
     } catch (error) {
@@ -209,7 +239,14 @@ class SidecarInstance implements Sidecar {
 
   async #openOutbound(options: ResolvedSidecarOptions, tls: TlsHandle, template: IdentityTemplate): Promise<void> {
     const session = await this.#openRegistry(options, tls);
-    const outbound = new Outbound(options, { tls, template, session, events: this.#events, clock: this.#clock });
+    const outbound = new Outbound(options, {
+      tls,
+      template,
+      session,
+      events: this.#events,
+      clock: this.#clock,
+      sockets: this.#sockets,
+    });
     this.#opened.push(() => outbound.close());
     await outbound.open();
     this.#outbound = outbound;
@@ -242,9 +279,12 @@ class SidecarInstance implements Sidecar {
       authorizer.replace(changed);
       lane.judgeAnew();
     });
-    const listener = await listen({ service: this.name, tls, methods: [], ...context }, doorOptions(options), [
-      lane.make,
-    ]);
+    const listener = await listen(
+      { service: this.name, tls, methods: [], ...context },
+      doorOptions(options),
+      [lane.make],
+      (server, address) => this.#sockets.listen('door', server, address),
+    );
     this.#opened.push(() => listener.close());
     this.#listener = listener;
   }

@@ -2,14 +2,15 @@ import { createServer, type Server as NetServer, type Socket } from 'node:net';
 import { type Clock, type EventMap, revocationProblem, type Timer, type TlsMaterial } from '@sallyport/core/spi';
 import { coarse, lifeOf, reset, spread } from '@sallyport/transport-mtls/spi';
 import { type DialContext, type DialTarget, dial, type Verified } from './dial.js';
+import type { ListeningSockets } from './handover/listening-sockets.js';
 import { type LocalAddress, textOf } from './local-address.js';
-import { listenLocally } from './local-server.js';
 import { resetSocket } from './open-socket.js';
 import { relay } from './relay.js';
 import type { Servers } from './servers.js';
 
 export interface UpstreamContext extends DialContext {
   readonly clock: Clock;
+  readonly sockets: ListeningSockets;
 }
 
 export interface UpstreamTarget extends DialTarget {
@@ -55,7 +56,7 @@ export class UpstreamPort {
   async bind(): Promise<void> {
     const { listen, name } = this.#target;
     try {
-      this.#address = await listenLocally(this.#server, listen, name);
+      this.#address = await this.#context.sockets.listen(`upstream-${name}`, this.#server, listen);
     } catch (error) {
       this.#unsubscribe();
       throw error;

@@ -32,13 +32,20 @@ const BARRED_MS = 10_000;
 /** Stands for no protocol in a list that must not be empty. */
 const NOBODYS_PROTOCOL = 'sallyport-none';
 
-/** Binds the port and serves until closed. Rejects, with nothing bound, when the address cannot be had. */
+/** Makes a server listen on an address. Rejects, with nothing bound, when that cannot be had. */
+export type Bind = (server: Server, address: Endpoint) => Promise<unknown>;
+
+/**
+ * Binds the port and serves until closed. Rejects, with nothing bound, when the address cannot be had. `bind`: for a process that
+ * has been given its sockets.
+ */
 export async function listen(
   host: ServerHost,
   options: ResolvedServerOptions,
   lanes: readonly MakeServerLane[],
+  bind: Bind = bindAnew,
 ): Promise<Listener> {
-  const listener = new TlsListener(host, options, lanes);
+  const listener = new TlsListener(host, options, lanes, bind);
   await listener.bind();
   return listener;
 }
@@ -67,6 +74,7 @@ class TlsListener implements Listener {
   readonly #host: ServerHost;
   readonly #options: ResolvedServerOptions;
   readonly #lanes: ReadonlyMap<string, ServerLane>;
+  readonly #bind: Bind;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #accepted = new Map<TLSSocket, Accepted>();
@@ -78,9 +86,10 @@ class TlsListener implements Listener {
   #closed: Promise<void> | undefined;
   #endpoints: readonly Endpoint[] = [];
 
-  constructor(host: ServerHost, options: ResolvedServerOptions, makeLanes: readonly MakeServerLane[]) {
+  constructor(host: ServerHost, options: ResolvedServerOptions, makeLanes: readonly MakeServerLane[], bind: Bind) {
     this.#host = host;
     this.#options = options;
+    this.#bind = bind;
     this.#lanes = new Map(makeLanes.map((make) => make(host, options.limits)).map((lane) => [lane.protocol, lane]));
     this.#server = createServer({
       ...serverTlsOptions(host.tls.current()),
@@ -120,17 +129,10 @@ class TlsListener implements Listener {
   async bind(): Promise<void> {
     const { address, advertise, allowWildcardBind } = this.#options;
     try {
-      await new Promise<void>((resolve, reject) => {
-        this.#server.once('error', reject);
-        this.#server.listen(address.port, address.host, () => {
-          this.#server.off('error', reject);
-          resolve();
-        });
-      });
+      await this.#bind(this.#server, address);
     } catch (error) {
       await this.close();
-      const why = bindProblem((error as NodeJS.ErrnoException).code ?? 'unknown error');
-      throw new CallError('UNAVAILABLE', `cannot listen on ${address.host}:${address.port}: ${why}`, { cause: error });
+      throw error;
     }
     this.#server.on('error', (error: NodeJS.ErrnoException) => {
       this.#host.events.emit('accept-failed', { detail: error.code ?? error.name });
@@ -298,6 +300,21 @@ class TlsListener implements Listener {
       remoteAddress: remoteAddress ?? 'unknown',
       ...(peer === undefined ? {} : { peer }),
     });
+  }
+}
+
+async function bindAnew(server: Server, { host, port }: Endpoint): Promise<void> {
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(port, host, () => {
+        server.off('error', reject);
+        resolve();
+      });
+    });
+  } catch (error) {
+    const why = bindProblem((error as NodeJS.ErrnoException).code ?? 'unknown error');
+    throw new CallError('UNAVAILABLE', `cannot listen on ${host}:${port}: ${why}`, { cause: error });
   }
 }
 

@@ -95,6 +95,10 @@ export interface EventMap {
   readiness: { ready: boolean; reasons: readonly string[] };
   /** `reason`: why it listens on every interface, as `allowWildcardBind` says. */
   listening: { address: string; reason?: string };
+  /** A listening socket that was handed to the process has no part in the configuration, and was closed. */
+  'socket-unclaimed': { socket: string };
+  /** The next process of this program was started, serves on the same sockets, or could not be had. */
+  handover: { state: 'started' | 'completed' | 'failed'; detail: string };
   /** The operating system gave no socket, e.g. EMFILE; accepting goes on. */
   'accept-failed': { detail: string };
   'instance-registered': { instance: string };

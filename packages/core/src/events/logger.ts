@@ -41,6 +41,8 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   'service-state': 'debug',
   readiness: 'info',
   listening: 'info',
+  'socket-unclaimed': 'warn',
+  handover: 'info',
   'accept-failed': 'error',
   'instance-registered': 'info',
   'instance-deregistered': 'info',
@@ -52,6 +54,7 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
 };
 
 export function levelOf(event: SallyportEvent): LogLevel {
+  if (event.type === 'handover' && event.state === 'failed') return 'error';
   if (event.type === 'program-state' && event.state === 'up') return 'info';
   if (event.type === 'revocation-stale' && event.remainingMs === 0) return 'error';
   if ((event.type === 'registry-state' || event.type === 'auth-source-state') && event.state === 'fresh') return 'info';

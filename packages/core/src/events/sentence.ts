@@ -73,6 +73,10 @@ function sentence(event: SallyportEvent): string {
       return `${event.from} -> ${event.to}`;
     case 'readiness':
       return event.ready ? 'ready' : `not ready: ${event.reasons.join('; ')}`;
+    case 'socket-unclaimed':
+      return `the socket ${event.socket} was handed over, but nothing here is called so; it is closed`;
+    case 'handover':
+      return `handover to the next process ${event.state}${event.detail === '' ? '' : `: ${event.detail}`}`;
     case 'listening':
       return `listening on ${event.address}${event.reason === undefined ? '' : `, every interface: ${event.reason}`}`;
     case 'accept-failed':

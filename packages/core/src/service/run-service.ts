@@ -1,6 +1,8 @@
 export interface RunOptions {
   /** Signals that drain and stop the service. Default SIGTERM and SIGINT; a second one ends the process at once. */
   readonly signals?: readonly NodeJS.Signals[];
+  /** Stops the service as well when it resolves, e.g. once a successor has taken over. */
+  readonly until?: Promise<unknown>;
 }
 
 /** A service, or what lives like one, such as a gateway. */
@@ -29,7 +31,7 @@ export async function runService(service: Runnable, options: RunOptions = {}): P
   const alive = setInterval(() => {}, 2 ** 30);
   try {
     await service.start();
-    await signalled;
+    await Promise.race([signalled, ...(options.until ? [options.until] : [])]);
   } catch (error) {
     process.exitCode = 1;
     process.stderr.write(`${error instanceof Error ? error.message : 'the service could not start'}\n`);

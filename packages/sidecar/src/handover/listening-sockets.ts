@@ -1,0 +1,177 @@
+import { chmodSync, closeSync, renameSync, unlinkSync } from 'node:fs';
+import { isIP, type Server } from 'node:net';
+import { CallError } from '@sallyport/core/spi';
+import { type LocalAddress, textOf } from '../local-address.js';
+import { openSocket } from '../open-socket.js';
+
+/** A listening socket that another process has opened. */
+export interface HandedSocket {
+  readonly name: string;
+  readonly descriptor: number;
+  /** Whether its file, if it has one, goes with it: systemd keeps the files of its sockets. */
+  readonly ownsFile: boolean;
+}
+
+/** What is open, as a successor gets it. */
+export interface OpenSocket {
+  readonly name: string;
+  readonly descriptor: number;
+}
+
+interface Bound {
+  readonly server: Server;
+  readonly file: string | undefined;
+}
+
+/**
+ * The listening sockets of a process, by name. One that was handed to this process, by its predecessor or by systemd, is taken over
+ * with whoever waits in its queue; all others are bound here.
+ */
+export class ListeningSockets {
+  readonly #handed: Map<string, HandedSocket>;
+  readonly #bound = new Map<string, Bound>();
+  readonly #tellPredecessor: () => void;
+  #handedOver = false;
+
+  constructor(handed: readonly HandedSocket[] = [], tellPredecessor = () => {}) {
+    this.#handed = new Map(handed.map((socket) => [socket.name, socket]));
+    this.#tellPredecessor = tellPredecessor;
+  }
+
+  /**
+   * Makes `server` listen. Resolves with the address, whose port 0 has become the real one. Rejects with CallError UNAVAILABLE when
+   * the address cannot be had, or when the socket that was handed for it is bound to another.
+   */
+  async listen(name: string, server: Server, address: LocalAddress): Promise<LocalAddress> {
+    try {
+      return await this.#listen(name, server, address);
+    } catch (error) {
+      if (server.listening) server.close();
+      if (error instanceof CallError) throw error;
+      const why = bindProblem((error as NodeJS.ErrnoException).code ?? 'unknown error');
+      throw new CallError('UNAVAILABLE', `cannot listen on ${textOf(address)} for ${name}: ${why}`, { cause: error });
+    }
+  }
+
+  /** All that is needed listens: the predecessor may go. Closes what was handed and nobody asked for, and returns the names. */
+  serving(): string[] {
+    const unclaimed = [...this.#handed.values()];
+    this.#handed.clear();
+    for (const { descriptor } of unclaimed) closeSync(descriptor);
+    this.#tellPredecessor();
+    return unclaimed.map(({ name }) => name);
+  }
+
+  /** The sockets that are open now. Descriptors are those of this process. */
+  get open(): readonly OpenSocket[] {
+    return [...this.#bound].map(([name, { server }]) => ({ name, descriptor: descriptorOf(server) }));
+  }
+
+  /** A successor listens on them: their files stay when this process closes them. */
+  handedOver(): void {
+    this.#handedOver = true;
+  }
+
+  async #listen(name: string, server: Server, address: LocalAddress): Promise<LocalAddress> {
+    const handed = this.#handed.get(name);
+    let file = 'path' in address ? address.path : undefined;
+    if (handed) {
+      this.#handed.delete(name);
+      await listening(server, { fd: handed.descriptor });
+      const difference = differenceOf(server, address);
+      if (difference !== undefined) {
+        throw new CallError(
+          'UNAVAILABLE',
+          `the socket that was handed as ${name} is bound to ${difference}, not to ${textOf(address)}`,
+        );
+      }
+      if (!handed.ownsFile) file = undefined;
+    } else if ('path' in address) await listenOnFile(server, address);
+    else await listening(server, address);
+
+    this.#bound.set(name, { server, file });
+    server.once('close', () => {
+      this.#bound.delete(name);
+      if (file !== undefined && !this.#handedOver) unlinkSilently(file);
+    });
+    return 'path' in address ? address : { host: address.host, port: portOf(server) };
+  }
+}
+
+/**
+ * Nobody can connect before only the own user may: the socket gets its name when it has its mode. Besides, libuv removes the file it
+ * has made when it closes the socket, whoever listens there by then; it looks for the first name.
+ */
+async function listenOnFile(server: Server, { path }: { readonly path: string }): Promise<void> {
+  if (await answers(path)) throw Object.assign(new Error('in use'), { code: 'EADDRINUSE' });
+  const unnamed = `${path}.${process.pid.toString(36)}`;
+  unlinkSilently(unnamed);
+  await listening(server, { path: unnamed });
+  chmodSync(unnamed, 0o600);
+  renameSync(unnamed, path);
+}
+
+function listening(server: Server, where: { fd: number } | LocalAddress): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(where, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+}
+
+async function answers(path: string): Promise<boolean> {
+  try {
+    (await openSocket({ path }, 1000)).destroy();
+    return true;
+  } catch (error) {
+    return !['ECONNREFUSED', 'ENOENT'].includes((error as Error).message);
+  }
+}
+
+/** What a handed socket is bound to, where that is not the address of the configuration. */
+function differenceOf(server: Server, address: LocalAddress): string | undefined {
+  const bound = server.address();
+  // Of a unix socket that another process has bound, Node does not know the path.
+  if (typeof bound !== 'object' || bound === null) return 'path' in address ? undefined : 'a unix socket';
+  const isSame =
+    !('path' in address) &&
+    (isIP(address.host) === 0 || address.host === bound.address) &&
+    (address.port === 0 || address.port === bound.port);
+  return isSame ? undefined : textOf({ host: bound.address, port: bound.port });
+}
+
+/** Node passes descriptors on to children but has no name for those of servers in its documentation. */
+function descriptorOf(server: Server): number {
+  const descriptor = (server as { readonly _handle?: { readonly fd?: unknown } })._handle?.fd;
+  if (typeof descriptor !== 'number' || descriptor < 0) {
+    throw new CallError('UNIMPLEMENTED', `${process.version} does not tell the descriptor of a server`);
+  }
+  return descriptor;
+}
+
+function portOf(server: Server): number {
+  const bound = server.address();
+  return typeof bound === 'object' && bound !== null ? bound.port : 0;
+}
+
+const bindProblems: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'another program listens there',
+  EADDRNOTAVAIL: 'this machine has no such address',
+  EACCES: 'this user may not use it',
+  ENOENT: 'its folder does not exist',
+};
+
+function bindProblem(code: string): string {
+  const problem = bindProblems[code];
+  return problem === undefined ? code : `${problem} (${code})`;
+}
+
+function unlinkSilently(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // It is gone already.
+  }
+}
