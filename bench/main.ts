@@ -3,6 +3,7 @@
  * npm run bench -- registry [--quick] [--out <folder>]
  * npm run bench -- pki [--quick] [--out <folder>]
  * npm run bench -- gateway [--quick] [--peers <name,name>] [--node <version>] [--rounds <n>] [--duration-ms <n>] [--out <folder>]
+ * npm run bench -- sidecar [--quick] [--peers <name,name>] [--node <version>] [--rounds <n>] [--duration-ms <n>] [--connections <n>]
  *   --quick              shorter and less exact, under two minutes
  *   --peers <name,name>  some of them
  *   --parts <name,name>  some of unary, streams and idle
@@ -21,8 +22,15 @@ import { benchGateway } from './gateway.js';
 import { benchPki } from './pki.js';
 import { benchRegistry } from './registry.js';
 import { benchRpc } from './rpc.js';
+import { benchSidecar } from './sidecar.js';
 
-const scenarios = { rpc: benchRpc, registry: benchRegistry, pki: benchPki, gateway: benchGateway };
+const scenarios = {
+  rpc: benchRpc,
+  registry: benchRegistry,
+  pki: benchPki,
+  gateway: benchGateway,
+  sidecar: benchSidecar,
+};
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

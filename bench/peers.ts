@@ -11,6 +11,8 @@ export interface PeerEntry {
   readonly minNode?: number;
   /** A program of this machine that it needs. */
   readonly command?: string;
+  /** By which the program tells its version. Left out: `-v`. */
+  readonly versionFlag?: string;
   readonly streams: boolean;
   readonly holds: boolean;
   /** In the processes of the peer only, so that none pays for the code of another. */

@@ -25,7 +25,7 @@ const NEWER_NODE = '24';
  * out, by name.
  */
 export async function provide(
-  entries: readonly Pick<PeerEntry, 'name' | 'foreign' | 'minNode' | 'command'>[],
+  entries: readonly Pick<PeerEntry, 'name' | 'foreign' | 'minNode' | 'command' | 'versionFlag'>[],
   nodeVersion: string | undefined,
   processes: Pick<Subject, 'program' | 'roles'>,
 ): Promise<Provided> {
@@ -41,9 +41,9 @@ export async function provide(
 
   const subjects: Subject[] = [];
   const absent: Absent[] = [];
-  for (const { name, foreign, minNode = 0, command } of entries) {
+  for (const { name, foreign, minNode = 0, command, versionFlag = '-v' } of entries) {
     try {
-      if (command !== undefined) await requireCommand(command);
+      if (command !== undefined) await requireCommand(command, versionFlag);
       if (foreign) await once('packages', packages);
       const version = nodeVersion ?? (minNode > ownMajor() ? NEWER_NODE : undefined);
       const node = version === undefined ? undefined : await once(version, () => nodeOf(version));
@@ -69,9 +69,9 @@ function ownMajor(): number {
   return Number(process.versions.node.split('.')[0]);
 }
 
-async function requireCommand(command: string): Promise<void> {
+async function requireCommand(command: string, versionFlag: string): Promise<void> {
   try {
-    await promisify(execFile)(command, ['-v'], { timeout: 10_000 });
+    await promisify(execFile)(command, [versionFlag], { timeout: 10_000 });
   } catch (error) {
     throw new NotFetched(`there is no ${command} on this machine`, String(error));
   }

@@ -4,11 +4,14 @@ import { root, run, runAsProgram, ScriptError } from './process.mjs';
 import { provideServers } from './servers.mjs';
 import { setup } from './setup.mjs';
 
+/** What a scenario compares with, besides packages. */
+const programs = { gateway: ['nginx'], sidecar: ['haproxy', 'nginx-stream', 'stunnel'] };
+
 await runAsProgram(import.meta.url, async (args) => {
   await setup();
   if (args[0] === 'registry') await requireAllServers();
-  // Without it the gateways are compared among themselves, and the report says so.
-  const { env } = await provideServers(args[0] === 'gateway' ? ['nginx'] : []);
+  // Without them the others are compared among themselves, and the report says so.
+  const { env } = await provideServers(Object.hasOwn(programs, args[0]) ? programs[args[0]] : []);
   return await run(process.execPath, [join(root, 'bench', 'dist', 'main.js'), ...args], { env });
 });
 

@@ -52,6 +52,13 @@ const programs = {
     libraries: /^lib(?:ssl|pcre2|crypt)/,
     commands: { nginx: { path: 'usr/sbin/nginx', probe: ['-v'], answer: /nginx\/1\./ } },
   },
+  haproxy: {
+    packages: ['haproxy'],
+    libraries: /^lib(?:ssl|pcre2|crypt|lua|systemd|opentracing)/,
+    // Libraries of its libraries.
+    missing: true,
+    commands: { haproxy: { path: 'usr/sbin/haproxy', probe: ['-v'], answer: /HAProxy version [23]\./i } },
+  },
   // Debian's nginx has its TCP half as a module of its own.
   'nginx-stream': {
     packages: ['nginx', 'libnginx-mod-stream'],
@@ -64,11 +71,6 @@ const programs = {
         answer: /nginx\/1\./,
       },
     },
-  },
-  haproxy: {
-    packages: ['haproxy'],
-    missing: true,
-    commands: { haproxy: { path: 'usr/sbin/haproxy', probe: ['-v'], answer: /HAProxy version [23]\./i } },
   },
   stunnel: {
     packages: ['stunnel4'],

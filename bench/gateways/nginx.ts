@@ -1,20 +1,11 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { readFile, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { Usage } from '../child.js';
+import { openProgram } from '../foreign-program.js';
 import { freeAddress } from '../free-address.js';
 import { type GatewayPeer, HOST } from '../gateway-peer.js';
 import { issueToken } from '../gateway-token.js';
 import type { Place } from '../line.js';
 import { serveOverHttps } from './https-orders.js';
-
-const START_TIMEOUT_MS = 5000;
-/** Linux counts CPU in ticks of this length for every program (USER_HZ). */
-const TICK_US = 10_000;
-const PAGE_BYTES = 4096;
 
 /** nginx as a TLS proxy, one process, which verifies the service and shows a certificate of its own; it asks nobody for a token. */
 export const peer: GatewayPeer = {
@@ -25,25 +16,7 @@ export const peer: GatewayPeer = {
     const own = await freeAddress();
     const file = join(place.folder, 'nginx.conf');
     await writeFile(file, configuration(place, own, address));
-    const nginx = spawn('nginx', ['-c', file, '-e', 'stderr'], { stdio: ['ignore', 'ignore', 'ignore'] });
-    const kill = () => nginx.kill('SIGKILL');
-    process.once('exit', kill);
-    const ended = once(nginx, 'exit');
-    await Promise.race([
-      listening(own),
-      ended.then(() => {
-        throw new Error('nginx ended at once');
-      }),
-    ]);
-    return {
-      address: own,
-      usage: () => usageOf(nginx.pid ?? 0),
-      async stop() {
-        process.off('exit', kill);
-        nginx.kill('SIGTERM');
-        await ended;
-      },
-    };
+    return await openProgram('nginx', ['-c', file, '-e', 'stderr'], own);
   },
 };
 
@@ -69,27 +42,4 @@ function configuration({ folder, identity: { ca, cert, key } }: Place, own: stri
       }
     }
   `;
-}
-
-async function listening(address: string): Promise<void> {
-  const [host, port] = address.split(':');
-  for (const endsAt = performance.now() + START_TIMEOUT_MS; performance.now() < endsAt; await sleep(50)) {
-    const socket = connect({ host, port: Number(port) });
-    const connected = await once(socket, 'connect').then(
-      () => true,
-      () => false,
-    );
-    socket.destroy();
-    if (connected) return;
-  }
-  throw new Error('nginx does not listen');
-}
-
-/** proc_pid_stat(5), proc_pid_statm(5). */
-async function usageOf(pid: number): Promise<Usage> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const [, residentPages] = (await readFile(`/proc/${pid}/statm`, 'utf8')).split(' ');
-  const ticks = Number(fields[11]) + Number(fields[12]);
-  return { cpuUs: ticks * TICK_US, rssBytes: Number(residentPages) * PAGE_BYTES, heapBytes: 0 };
 }
