@@ -27,8 +27,8 @@ describe('the repository', () => {
     assert.equal(check.code, 0, check.stderr);
   });
 
-  it('offers editors the schema of gateway.yaml as it is', async () => {
-    const check = await runNode([join(root, 'scripts/gateway-schema.mjs'), '--check']);
+  it('offers editors the schemas of gateway.yaml and sidecar.yaml as they are', async () => {
+    const check = await runNode([join(root, 'scripts/schemas.mjs'), '--check']);
     assert.equal(check.code, 0, check.stderr);
   });
 

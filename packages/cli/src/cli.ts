@@ -1,6 +1,9 @@
 import { Command, CommanderError, Option } from 'commander';
+import { dashed } from './dashed.js';
 import { type GatewayCommand, gatewayCommands } from './gateway-commands.js';
-import { dashed, type GatewayFlags } from './gateway-flags.js';
+import type { GatewayFlags } from './gateway-flags.js';
+import { type SidecarCommand, sidecarCommands } from './sidecar-commands.js';
+import { repeatableFlags, type SidecarFlag, type SidecarFlagValues, sidecarFlags } from './sidecar-flags.js';
 
 /** Where a command writes to, a line at a time. */
 export interface Terminal {
@@ -8,8 +11,11 @@ export interface Terminal {
   error(line: string): void;
 }
 
-/** Runs one command line, without the names of Node and of the program. Resolves with the exit code; never rejects. */
-export async function cli(args: readonly string[], terminal: Terminal): Promise<number> {
+/**
+ * Runs one command line, without the names of Node and of the program. Resolves with the exit code; never rejects. `env`: where
+ * flags may stand as well; default that of the process.
+ */
+export async function cli(args: readonly string[], terminal: Terminal, env = process.env): Promise<number> {
   let code = 0;
   const run = (command: GatewayCommand) => async (flags: GatewayFlags) => {
     code = await command(flags, terminal);
@@ -46,6 +52,21 @@ export async function cli(args: readonly string[], terminal: Terminal): Promise<
     .command('schema')
     .description('print the JSON Schema of gateway.yaml, for editors')
     .action(() => run(commands.schema)({}));
+  const runSidecar = (command: SidecarCommand) => async (_: unknown, given: Command) => {
+    code = await command(sidecarFlagsOf(given), env, terminal);
+  };
+  const sidecar = withSidecarFlags(program.command('sidecar'))
+    .alias('proxy')
+    .description('mutual TLS, identity and rules for a program that cannot import the SDK')
+    .action(runSidecar(sidecarCommands.run));
+  sidecar
+    .command('check')
+    .description('say everything that is wrong with the configuration; start nothing')
+    .action(runSidecar(sidecarCommands.check));
+  sidecar
+    .command('schema')
+    .description('print the JSON Schema of sidecar.yaml, for editors')
+    .action(runSidecar(sidecarCommands.schema));
   try {
     await program.parseAsync(args.map(dashed), { from: 'user' });
     return code;
@@ -71,4 +92,24 @@ function withFlags(command: Command): Command {
     .addOption(new Option('--rpc-auth-private-key <key>', 'refused: there is no private key at the edge'))
     .option('--enable-cors [boolean]', 'pages of other origins may call; needs the next flag or cors in the file')
     .option('--cors-allowed-origins <origins>', 'exact origins, separated by commas');
+}
+
+function withSidecarFlags(command: Command): Command {
+  for (const [flag, [argument, description]] of Object.entries(sidecarFlags)) {
+    const option = new Option(`${dashed(`--${flag}`)} ${argument}`, description);
+    const joined = (value: string, before: string | undefined) => (before === undefined ? value : `${before},${value}`);
+    command.addOption(repeatableFlags.has(flag as SidecarFlag) ? option.argParser(joined) : option);
+  }
+  return command;
+}
+
+/** By the names that the seeds have for them. */
+function sidecarFlagsOf(command: Command): SidecarFlagValues {
+  const values: Readonly<Record<string, string>> = command.optsWithGlobals();
+  return Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [
+      name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+      value,
+    ]),
+  );
 }

@@ -28,12 +28,6 @@ type Document = Readonly<Record<string, unknown>>;
 /** Name of the handler in the file that the flags of `micro api` speak of. */
 const RPC_AUTH = 'rpc';
 
-/** `--api_tls_cert_file=x` is `--api-tls-cert-file=x`; values stay as they are. */
-export function dashed(argument: string): string {
-  const [, name, rest = ''] = /^(--[A-Za-z_-]+)(=.*)?$/s.exec(argument) ?? [];
-  return name === undefined ? argument : name.replaceAll('_', '-') + rest;
-}
-
 /** Flags narrow what the file allows or name files; none of them can open what the file keeps closed. */
 export function readFlags(flags: GatewayFlags): ReadFlags {
   const violations: Violation[] = [];

@@ -1,21 +1,11 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
 import { join } from 'node:path';
-import { cli } from '@sallyport/cli';
 import { createAuthority } from '@sallyport/pki';
+import { runCli } from '../../support/cli.js';
 import { type TemporaryFolder, temporaryFolder } from '../../support/temporary-folder.js';
 
-interface Outcome {
-  readonly code: number;
-  readonly out: string;
-  readonly error: string;
-}
-
-async function run(...args: string[]): Promise<Outcome> {
-  const [out, error]: [string[], string[]] = [[], []];
-  const code = await cli(args, { out: (line) => out.push(line), error: (line) => error.push(line) });
-  return { code, out: out.join('\n'), error: error.join('\n') };
-}
+const run = (...args: string[]) => runCli(args);
 
 interface Place extends Disposable {
   readonly folder: TemporaryFolder;

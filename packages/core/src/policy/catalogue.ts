@@ -297,7 +297,7 @@ const entries = {
   },
   'config-file-writable': {
     severity: 'critical',
-    problem: 'others can change what the gateway does, because the file or a folder on its path is writable by them',
+    problem: 'others can change what this process does, because the file or a folder on its path is writable by them',
     fix: 'chmod go-w the file and its folders (following symbolic links)',
   },
   'config-reference-broken': {

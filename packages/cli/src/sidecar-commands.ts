@@ -1,0 +1,60 @@
+import { InsecureConfigurationError, runService } from '@sallyport/core';
+import type { Violation } from '@sallyport/core/spi';
+import { consul } from '@sallyport/registry-consul';
+import { etcd } from '@sallyport/registry-etcd';
+import { readSidecarConfig, type SidecarOptions, sidecar, sidecarFileJsonSchema } from '@sallyport/sidecar';
+import type { Terminal } from './cli.js';
+import { type ReadSidecarFlags, readSidecarFlags } from './sidecar-arguments.js';
+import type { SidecarFlagValues } from './sidecar-flags.js';
+
+/** Resolves with the exit code: 1 when the configuration is refused. */
+export type SidecarCommand = (flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal: Terminal) => Promise<number>;
+
+async function run(flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal: Terminal): Promise<number> {
+  const given = readSidecarFlags(flags, env);
+  const { options, violations } = await judged(given);
+  if (violations.length > 0 || !options) return refused(violations, given, terminal);
+  await runService(sidecar(options));
+  return Number(process.exitCode ?? 0);
+}
+
+async function check(flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal: Terminal): Promise<number> {
+  const given = readSidecarFlags(flags, env);
+  const { options, violations } = await judged(given);
+  if (violations.length > 0 || !options) return refused(violations, given, terminal);
+  const { name, inbound, upstreams = {} } = options;
+  const program = inbound === undefined ? 'nobody reaches it' : `others reach it at ${options.listen}`;
+  const reached = Object.keys(upstreams).join(', ') || 'nothing';
+  terminal.out(`${given.file ?? 'the command line'} is good: ${name}, ${program}, it reaches ${reached}`);
+  return 0;
+}
+
+async function schema(_flags: SidecarFlagValues, _env: NodeJS.ProcessEnv, terminal: Terminal): Promise<number> {
+  terminal.out(JSON.stringify(sidecarFileJsonSchema(), undefined, 1));
+  return 0;
+}
+
+export const sidecarCommands = { run, check, schema };
+
+interface Judged {
+  readonly options: SidecarOptions | undefined;
+  readonly violations: readonly Violation[];
+}
+
+/** Everything that is wrong, of the flags, the file and the options that they make. */
+async function judged({ file, amend, named, violations }: ReadSidecarFlags): Promise<Judged> {
+  const config = await readSidecarConfig({
+    ...(file === undefined ? {} : { file }),
+    amend,
+    registries: { consul, etcd },
+  });
+  const found = config.options ? await sidecar(config.options).check() : [];
+  return { options: config.options, violations: [...violations, ...named([...config.violations, ...found])] };
+}
+
+function refused(violations: readonly Violation[], { mended }: ReadSidecarFlags, terminal: Terminal): number {
+  terminal.error(new InsecureConfigurationError('the sidecar', violations).message);
+  const command = mended(violations);
+  if (command !== undefined) terminal.error(`mended:\n  ${command}`);
+  return 1;
+}

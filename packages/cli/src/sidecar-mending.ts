@@ -1,0 +1,60 @@
+import { networkInterfaces } from 'node:os';
+import { dirname, join } from 'node:path';
+import type { Violation } from '@sallyport/core/spi';
+import { type GivenFlags, type SidecarFlag, type SidecarFlagValues, sidecarFlags } from './sidecar-flags.js';
+
+/** Where an option is said by a flag. */
+const flagOf: Readonly<Record<string, SidecarFlag>> = {
+  'sidecar.name': 'proxy_name',
+  'sidecar.listen': 'proxy_address',
+  'sidecar.advertise': 'proxy_advertise',
+  'sidecar.tls': 'proxy_tls_cert_file',
+  'tls.cert': 'proxy_tls_cert_file',
+  'tls.key': 'proxy_tls_key_file',
+  'tls.ca': 'proxy_tls_ca_file',
+  'sidecar.inbound': 'proxy_target',
+  'sidecar.inbound.target': 'proxy_target',
+  'sidecar.inbound.protocol': 'proxy_protocol',
+  'sidecar.authorize': 'proxy_allow',
+  'sidecar.outbound': 'proxy_outbound',
+  'sidecar.upstreams': 'proxy_upstream',
+  'sidecar.update': 'proxy_update',
+};
+
+/** The violation as whoever has no file knows the option. */
+export function namedByFlag(found: Violation, { values, nameOf }: GivenFlags): Violation {
+  const outbound = values.proxy_outbound === undefined ? 'proxy_address' : 'proxy_outbound';
+  const flag = found.path === 'sidecar.outbound.listen' ? outbound : flagOf[found.path];
+  if (flag === undefined) return found;
+  const path = nameOf(flag);
+  const [argument, description] = sidecarFlags[flag];
+  return { ...found, path, ...(found.id === 'option-missing' ? { fix: `${path} ${argument}: ${description}` } : {}) };
+}
+
+/** The command line with all of these mended; undefined where one of them only its author can mend. */
+export function mendedCommand(found: readonly Violation[], { values: given, nameOf }: GivenFlags): string | undefined {
+  const cert = given.proxy_tls_cert_file ?? '';
+  const mends: Readonly<Record<string, SidecarFlagValues>> = {
+    [`option-missing ${nameOf('proxy_tls_ca_file')}`]: { proxy_tls_ca_file: join(dirname(cert), 'ca.crt') },
+    [`server-wildcard-bind ${nameOf('proxy_address')}`]: { proxy_address: specificAddress(given) },
+    [`sidecar-upstream-implicit ${nameOf('proxy_upstream')}`]: { proxy_upstream: 'service1=192.168.1.20:9090' },
+    [`sidecar-update-undeclared ${nameOf('proxy_update')}`]: { proxy_update: 'restart' },
+  };
+  const values = Object.assign({}, given, ...found.map(({ id, path }) => mends[`${id} ${path}`]));
+  if (given.config !== undefined || found.some(({ id, path }) => !mends[`${id} ${path}`])) return undefined;
+  const flags = (Object.keys(sidecarFlags) as SidecarFlag[]).filter((flag) => values[flag] !== undefined);
+  return ['sallyport sidecar', ...flags.map((flag) => `--${flag} ${quoted(values[flag])}`)].join(' ');
+}
+
+/** Loopback where the program alone is served; else the first address of this machine that others can dial. */
+function specificAddress({ proxy_address: address = '', proxy_target: target }: SidecarFlagValues): string {
+  const port = address.slice(address.lastIndexOf(':') + 1);
+  const own = Object.values(networkInterfaces())
+    .flat()
+    .find((one) => one !== undefined && !one.internal && one.family === 'IPv4');
+  return `${target === undefined ? '127.0.0.1' : (own?.address ?? '127.0.0.1')}:${port}`;
+}
+
+function quoted(value: string): string {
+  return /^[\w./:=,@%+-]+$/.test(value) ? value : `'${value.replaceAll("'", `'\\''`)}'`;
+}
