@@ -73,6 +73,7 @@ export { redactSecrets, rememberSecret } from './secrets/redaction.js';
 export { isSecret, SecretUnavailableError } from './secrets/secret.js';
 export { isVersionRange, readyOnly } from './selector/filters.js';
 export { identityProblems } from './service/readiness.js';
+export { Registration, type RegistrationContext } from './service/registration.js';
 export {
   type ClientTlsOptions,
   clientTlsOptions,

@@ -2,13 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { Authorizer } from '../authorization/decide.js';
 import { toRuleSource } from '../authorization/rule-source.js';
 import type { ParsedRule } from '../authorization/rules.js';
-import { Backoff } from '../backoff.js';
 import { type Clock, systemClock } from '../clock.js';
 import type { Client } from '../contract/client-types.js';
 import type { AnyContract } from '../contract/contract.js';
 import type { Handlers } from '../contract/handlers.js';
 import { type ContractSource, contractOf } from '../contract/service-definition.js';
-import { CallError, Status, UsageError } from '../errors.js';
+import { CallError, UsageError } from '../errors.js';
 import { consoleLogger } from '../events/console-logger.js';
 import { EventBus, type EventListener } from '../events/event-bus.js';
 import type { EventType } from '../events/events.js';
@@ -18,7 +17,7 @@ import { checkEnvironment } from '../policy/environment-guard.js';
 import { InsecureConfigurationError } from '../policy/insecure-configuration-error.js';
 import { distinct, type Violation, violation } from '../policy/violation.js';
 import { isLoopback } from '../registry/endpoint.js';
-import type { Endpoint, InstanceRecord, RegistrySession } from '../registry/registry.js';
+import type { Endpoint, RegistrySession } from '../registry/registry.js';
 import { followService, type RegistryView } from '../registry/view.js';
 import { byVersion, byZone } from '../selector/filters.js';
 import { selector } from '../selector/selectors.js';
@@ -31,6 +30,7 @@ import { type ParsedClientOptions, parseServiceClientOptions, type ServiceClient
 import { type AnyHandler, serveMethod } from './dispatcher.js';
 import type { ServiceState } from './lifecycle.js';
 import { type Readiness, ReadinessMonitor } from './readiness.js';
+import { Registration } from './registration.js';
 import { type ParsedServiceOptions, parseServiceOptions, type ServiceOptions } from './service-options.js';
 
 /** A service: serves contracts, calls other services, both over mutual TLS and found in a registry. */
@@ -66,9 +66,6 @@ export function createService(options: ServiceOptions): Service {
   return new ServiceInstance(parseServiceOptions(options), options);
 }
 
-/** How long after its return a registry learns of those that started without it, at most; ms. */
-const COLD_START_RETRY_MS = 1000;
-
 interface Running {
   readonly tls: TlsHandle;
   readonly session: RegistrySession;
@@ -91,7 +88,7 @@ class ServiceInstance implements Service {
   #state: ServiceState = 'created';
   #running: Running | undefined;
   #listener: Listener | undefined;
-  #record: InstanceRecord | undefined;
+  #registration: Registration | undefined;
   #outgoing: { readonly authorizer: Authorizer; readonly self: TlsHandle } | undefined;
   #starting: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
@@ -323,56 +320,36 @@ class ServiceInstance implements Service {
   async #register({ session, tls }: Running): Promise<void> {
     const listener = this.#listener;
     if (!listener) return this.#become('ready');
-    const { version, metadata, zone, weight } = this.#options();
-    const record: InstanceRecord = {
-      id: this.instanceId,
-      service: this.name,
-      version,
-      endpoints: listener.endpoints,
-      identity: tls.current().identity.toString(),
-      metadata: metadata ?? {},
-      weight,
-      zone: zone ?? '',
-      state: 'ready',
-      contracts: [...this.#contracts.keys()],
-    };
-    if (await this.#publish(session, record)) return;
-    const stopping = new AbortController();
-    this.#opened.push(() => stopping.abort());
-    void this.#keepPublishing(session, record, stopping.signal);
+    const { version, metadata, zone, weight, registry } = this.#options();
+    this.#registration = new Registration(
+      {
+        id: this.instanceId,
+        service: this.name,
+        version,
+        endpoints: listener.endpoints,
+        identity: tls.current().identity.toString(),
+        metadata: metadata ?? {},
+        weight,
+        zone: zone ?? '',
+        contracts: [...this.#contracts.keys()],
+      },
+      {
+        session,
+        registry: registry.kind,
+        events: this.#events,
+        clock: this.#clock,
+        onRegistered: () => this.#registered(),
+      },
+    );
+    this.#opened.push(() => this.#registration?.close());
+    await this.#registration.start();
   }
 
-  /** False when the registry is out of reach. */
-  async #publish(session: RegistrySession, record: InstanceRecord): Promise<boolean> {
-    try {
-      await session.register(record);
-    } catch (error) {
-      if (isOutOfReach(error)) return false;
-      throw error;
-    }
-    this.#record = record;
-    this.#events.emit('instance-registered', { instance: record.id });
-    if (this.#state !== 'listening') return true;
+  #registered(): void {
+    if (this.#state !== 'listening') return;
     this.#become('registered');
     this.#become('ready');
-    return true;
-  }
-
-  /** The cold start without a registry: nobody can find this instance yet, so there is time. */
-  async #keepPublishing(session: RegistrySession, record: InstanceRecord, stopping: AbortSignal): Promise<void> {
-    const backoff = new Backoff({ clock: this.#clock, maxMs: COLD_START_RETRY_MS });
-    do {
-      await backoff.wait(stopping);
-    } while (!stopping.aborted && !(await this.#publish(session, record).catch((error) => this.#refused(error))));
     this.#readiness.tell();
-  }
-
-  /** The registry is back and does not want us: for an operator to mend, e.g. by permitting it; so we keep asking. */
-  #refused(error: unknown): false {
-    const { kind: registry } = this.#options().registry;
-    const detail = error instanceof CallError ? error.message : 'registering failed';
-    this.#events.emit('registry-state', { registry, target: this.name, state: 'down', detail });
-    return false;
   }
 
   async #stop(): Promise<void> {
@@ -389,22 +366,9 @@ class ServiceInstance implements Service {
 
   async #drain(): Promise<void> {
     const { spreadMs, graceMs } = this.#options().drain;
-    const session = this.#running?.session;
-    const record = this.#record;
-    if (!session || !record) return;
-    try {
-      await session.update({ ...record, state: 'draining' });
-      await new Promise((resolve) => setTimeout(resolve, spreadMs));
-    } catch {
-      // The registry is out of reach: its TTL will remove us; draining goes on.
-    }
+    await this.#registration?.drain(spreadMs);
     await this.#listener?.drain(graceMs);
-    try {
-      await session.deregister(record.id);
-      this.#events.emit('instance-deregistered', { instance: record.id });
-    } catch {
-      // As above.
-    }
+    await this.#registration?.withdraw();
   }
 
   async #unwind(): Promise<void> {
@@ -482,10 +446,6 @@ class ServiceInstance implements Service {
     this.#state = state;
     this.#events.emit('service-state', { from, to: state });
   }
-}
-
-function isOutOfReach(error: unknown): boolean {
-  return error instanceof CallError && (error.code === Status.UNAVAILABLE || error.code === Status.DEADLINE_EXCEEDED);
 }
 
 function ignore(): void {}
