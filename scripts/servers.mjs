@@ -72,6 +72,21 @@ const programs = {
       },
     },
   },
+  systemd: {
+    packages: ['systemd'],
+    missing: true,
+    commands: Object.fromEntries(
+      ['systemd-analyze', 'systemd-notify', 'systemd-socket-activate'].map((name) => [
+        name,
+        { path: `usr/bin/${name}`, probe: ['--version'], answer: /^systemd 2\d\d/ },
+      ]),
+    ),
+  },
+  python3: {
+    packages: ['python3', 'python3-minimal'],
+    missing: true,
+    commands: { python3: { path: 'usr/bin/python3', probe: ['--version'], answer: /^Python 3\./ } },
+  },
   stunnel: {
     packages: ['stunnel4'],
     libraries: /^lib(?:ssl|wrap|systemd)/,

@@ -12,6 +12,10 @@ export type ServerProgram =
   | 'etcdctl-3.5'
   | 'redis-server'
   | 'nginx'
+  | 'python3'
+  | 'systemd-notify'
+  | 'systemd-analyze'
+  | 'systemd-socket-activate'
   | 'chromium-headless-shell';
 
 /**
@@ -51,5 +55,5 @@ function isThere(name: ServerProgram): boolean {
 
 function versionFlag(name: ServerProgram): string {
   if (name === 'nginx') return '-v';
-  return /^(?:etcd-|redis-|chromium-)/.test(name) ? '--version' : 'version';
+  return /^(?:etcd-|redis-|chromium-|python3|systemd-)/.test(name) ? '--version' : 'version';
 }
