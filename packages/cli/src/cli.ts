@@ -64,6 +64,10 @@ export async function cli(args: readonly string[], terminal: Terminal, env = pro
     .description('say everything that is wrong with the configuration; start nothing')
     .action(runSidecar(sidecarCommands.check));
   sidecar
+    .command('update')
+    .description('replace the running sidecar by what is installed now; nobody is turned away')
+    .action(runSidecar(sidecarCommands.update));
+  sidecar
     .command('schema')
     .description('print the JSON Schema of sidecar.yaml, for editors')
     .action(runSidecar(sidecarCommands.schema));

@@ -21,6 +21,7 @@ export function amendedDocument(document: Document, { values: given, nameOf }: G
         name: given.proxy_name,
         advertise: given.proxy_advertise,
         update: given.proxy_update,
+        pidFile: given.proxy_pid_file === undefined ? undefined : resolve(given.proxy_pid_file),
         allowWildcardBind:
           given.proxy_allow_wildcard === undefined ? undefined : { reason: given.proxy_allow_wildcard },
         outbound: given.proxy_outbound === undefined ? undefined : { listen: given.proxy_outbound },

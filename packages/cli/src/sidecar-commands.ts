@@ -1,8 +1,16 @@
-import { InsecureConfigurationError, runService } from '@sallyport/core';
-import type { Violation } from '@sallyport/core/spi';
+import { CallError, InsecureConfigurationError, UsageError } from '@sallyport/core';
+import { type Violation, violation } from '@sallyport/core/spi';
 import { consul } from '@sallyport/registry-consul';
 import { etcd } from '@sallyport/registry-etcd';
-import { readSidecarConfig, type SidecarOptions, sidecar, sidecarFileJsonSchema } from '@sallyport/sidecar';
+import {
+  handedSockets,
+  readSidecarConfig,
+  runSidecar,
+  type SidecarOptions,
+  sidecar,
+  sidecarFileJsonSchema,
+  updateSidecar,
+} from '@sallyport/sidecar';
 import type { Terminal } from './cli.js';
 import { type ReadSidecarFlags, readSidecarFlags } from './sidecar-arguments.js';
 import type { SidecarFlagValues } from './sidecar-flags.js';
@@ -12,9 +20,10 @@ export type SidecarCommand = (flags: SidecarFlagValues, env: NodeJS.ProcessEnv, 
 
 async function run(flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal: Terminal): Promise<number> {
   const given = readSidecarFlags(flags, env);
-  const { options, violations } = await judged(given);
+  const { options, pidFile, violations } = await judged(given);
   if (violations.length > 0 || !options) return refused(violations, given, terminal);
-  await runService(sidecar(options));
+  const sockets = handedSockets(env);
+  await runSidecar(sidecar({ ...options, sockets }), pidFile === undefined ? {} : { pidFile });
   return Number(process.exitCode ?? 0);
 }
 
@@ -34,10 +43,28 @@ async function schema(_flags: SidecarFlagValues, _env: NodeJS.ProcessEnv, termin
   return 0;
 }
 
-export const sidecarCommands = { run, check, schema };
+async function update(flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal: Terminal): Promise<number> {
+  const given = readSidecarFlags(flags, env);
+  const { pidFile } = await judged(given);
+  if (pidFile === undefined) {
+    return refused([violation('option-missing', '--proxy_pid_file', 'it tells which process serves')], given, terminal);
+  }
+  try {
+    const { from, to } = await updateSidecar({ pidFile });
+    terminal.out(`process ${to} serves; process ${from} ends when its connections have`);
+    return 0;
+  } catch (error) {
+    if (!(error instanceof CallError || error instanceof UsageError)) throw error;
+    terminal.error(error.message);
+    return 1;
+  }
+}
+
+export const sidecarCommands = { run, check, schema, update };
 
 interface Judged {
   readonly options: SidecarOptions | undefined;
+  readonly pidFile: string | undefined;
   readonly violations: readonly Violation[];
 }
 
@@ -49,7 +76,11 @@ async function judged({ file, amend, named, violations }: ReadSidecarFlags): Pro
     registries: { consul, etcd },
   });
   const found = config.options ? await sidecar(config.options).check() : [];
-  return { options: config.options, violations: [...violations, ...named([...config.violations, ...found])] };
+  return {
+    options: config.options,
+    pidFile: config.pidFile,
+    violations: [...violations, ...named([...config.violations, ...found])],
+  };
 }
 
 function refused(violations: readonly Violation[], { mended }: ReadSidecarFlags, terminal: Terminal): number {

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { createAuthority } from '@sallyport/pki';
 import { type SidecarOptions, updateSidecar } from '@sallyport/sidecar';
 import type { SidecarInstructions } from '../../fixtures/sidecar-program.js';
-import { type Child, start, startNode } from '../../support/child.js';
+import { type Child, runNode, start, startNode } from '../../support/child.js';
 import { eventually } from '../../support/eventually.js';
 import { freePort } from '../../support/free-port.js';
 import { requireServers } from '../../support/servers/programs.js';
@@ -13,6 +13,7 @@ import { program } from '../../support/sidecar/program.js';
 import { DOMAIN, idOf } from '../../support/sidecar/world.js';
 import { type TemporaryFolder, temporaryFolder } from '../../support/temporary-folder.js';
 
+const CLI = fileURLToPath(new URL('../../../../packages/cli/dist/main.js', import.meta.url));
 const SIDECAR = fileURLToPath(new URL('../../fixtures/sidecar-program.js', import.meta.url));
 
 describe('an update of a running sidecar', () => {
@@ -137,6 +138,34 @@ describe('an update of a running sidecar', () => {
   });
 });
 
+describe('sallyport sidecar update', () => {
+  it('replaces the sidecar that was started with the same pid file', async () => {
+    await using place = await deployed();
+    await place.command();
+    const from = place.pid();
+
+    const { code, stdout } = await runNode([CLI, 'sidecar', 'update', '--proxy_pid_file', place.pidFile]);
+
+    assert.equal(code, 0);
+    assert.equal(stdout, `process ${place.pid()} serves; process ${from} ends when its connections have\n`);
+    await eventually(() => assert.equal(isAlive(from), false));
+    const caller = await place.call();
+    caller.socket.end('updated');
+    await caller.ended;
+    assert.equal(caller.text(), 'updated');
+  });
+
+  it('says what it needs, and which file tells of no sidecar', async () => {
+    const nameless = await runNode([CLI, 'sidecar', 'update']);
+    const missing = await runNode([CLI, 'sidecar', 'update', '--proxy_pid_file', '/nonexistent/ledger.pid']);
+
+    assert.equal(nameless.code, 1);
+    assert.match(nameless.stderr, /--proxy_pid_file: it tells which process serves/);
+    assert.equal(missing.code, 1);
+    assert.equal(missing.stderr, '/nonexistent/ledger.pid cannot be read: ENOENT\n');
+  });
+});
+
 describe('a sidecar below systemd', () => {
   requireServers('systemd-socket-activate', 'systemd-notify', 'python3');
 
@@ -223,6 +252,8 @@ interface Place extends AsyncDisposable {
   spawn(env?: Readonly<Record<string, string>>): Child;
   /** Resolves when it serves. */
   run(env?: Readonly<Record<string, string>>): Promise<void>;
+  /** The same by the command line. Resolves when it serves. */
+  command(): Promise<void>;
   /** Started by the first connection to one of the sockets that systemd holds. */
   activated(names: readonly string[], addresses: readonly string[]): Child;
   /** What all of its processes wrote. */
@@ -287,6 +318,23 @@ async function deployed(options: Partial<SidecarOptions> = {}): Promise<Place> {
     spawn: (env = {}) => keep(startNode([SIDECAR, config], { env, timeoutMs: 60_000 })),
     async run(env) {
       place.spawn(env);
+      await eventually(() => assert.ok(existsSync(pidFile), place.output()));
+    },
+    async command() {
+      const flags = {
+        proxy_name: 'ledger',
+        proxy_address: `127.0.0.1:${port}`,
+        proxy_target: behind.address,
+        proxy_protocol: 'tcp',
+        proxy_allow: idOf('web'),
+        proxy_tls_cert_file: files.cert,
+        proxy_tls_key_file: files.key,
+        proxy_tls_ca_file: files.ca,
+        proxy_update: 'handover',
+        proxy_pid_file: pidFile,
+      };
+      const args = Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]);
+      keep(startNode([CLI, 'sidecar', ...args], { timeoutMs: 60_000 }));
       await eventually(() => assert.ok(existsSync(pidFile), place.output()));
     },
     activated: (names, addresses) =>

@@ -17,6 +17,7 @@ export type UpdateProcess = z.output<typeof update>;
 export const documentSchema = z.strictObject({
   version: z.literal(1, 'expected 1').describe('Of this format'),
   update: update.optional(),
+  pidFile: z.string().min(1).optional().describe('Tells `sallyport sidecar update` which process serves'),
   name: z.unknown().optional(),
   tls: z.unknown().optional(),
   listen: z.unknown().optional(),

@@ -27,6 +27,8 @@ export interface ReadSidecarConfig {
   /** What it was made of. */
   readonly document: Written | undefined;
   readonly update: UpdateProcess | undefined;
+  /** Where to keep the id of the process that serves. */
+  readonly pidFile: string | undefined;
   /** What `sidecar()` finds wrong with the options is not among these. */
   readonly violations: readonly Violation[];
 }
@@ -49,6 +51,7 @@ export async function readSidecarConfig({
     options: optionsOf(value, registries, found),
     document: amended.document as Written,
     update: value.update,
+    pidFile: value.pidFile,
     violations: found,
   };
 }
@@ -57,7 +60,7 @@ export async function readSidecarConfig({
 const NAMELESS = 'sidecar';
 
 function optionsOf(document: SidecarDocument, registries: Registries, found: Violation[]): SidecarOptions {
-  const { version: _version, update: _update, tls: files, authorize, registry, ...rest } = document;
+  const { version: _version, update: _update, pidFile: _pidFile, tls: files, authorize, registry, ...rest } = document;
   const identity = files === undefined ? undefined : tls.fromFiles(files as FromFilesOptions);
   return {
     ...(document.inbound === undefined ? { name: NAMELESS } : {}),
@@ -77,5 +80,5 @@ function isObject(value: unknown): value is Written {
 }
 
 function refused(violations: readonly Violation[]): ReadSidecarConfig {
-  return { options: undefined, document: undefined, update: undefined, violations };
+  return { options: undefined, document: undefined, update: undefined, pidFile: undefined, violations };
 }
