@@ -36,6 +36,16 @@ const programs = {
       'redis-server': { path: 'usr/bin/redis-server', probe: ['--version'], answer: /^Redis server v=[67]\./m },
     },
   },
+  postgres: {
+    packages: ['postgresql-15', 'postgresql-client-15'],
+    missing: true,
+    commands: Object.fromEntries(
+      ['postgres', 'initdb', 'psql'].map((name) => [
+        name,
+        { path: `usr/lib/postgresql/15/bin/${name}`, probe: ['--version'], answer: /PostgreSQL\) 1\d\./ },
+      ]),
+    ),
+  },
   chromium: {
     packages: ['chromium-headless-shell', 'fonts-dejavu-core'],
     missing: true,

@@ -11,6 +11,9 @@ export type ServerProgram =
   | 'etcd-3.5'
   | 'etcdctl-3.5'
   | 'redis-server'
+  | 'postgres'
+  | 'initdb'
+  | 'psql'
   | 'nginx'
   | 'python3'
   | 'systemd-notify'
@@ -55,5 +58,5 @@ function isThere(name: ServerProgram): boolean {
 
 function versionFlag(name: ServerProgram): string {
   if (name === 'nginx') return '-v';
-  return /^(?:etcd-|redis-|chromium-|python3|systemd-)/.test(name) ? '--version' : 'version';
+  return /^(?:etcd-|redis-|chromium-|python3|systemd-|postgres|initdb|psql)/.test(name) ? '--version' : 'version';
 }

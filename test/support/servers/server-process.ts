@@ -14,6 +14,8 @@ export interface ServerProcessOptions {
   readonly temporary: string;
   /** Asked again until it is true; a rejection is as good as false. */
   readonly ready: () => Promise<boolean>;
+  /** Who it runs as. Default: who we are. */
+  readonly user?: { readonly uid: number; readonly gid: number };
 }
 
 const STARTUP_MS = 20_000;
@@ -87,9 +89,9 @@ export class ServerProcess {
   }
 
   #spawn(): void {
-    const { program, args, folder, temporary } = this.#options;
+    const { program, args, folder, temporary, user } = this.#options;
     const log = openSync(this.#log, 'w', 0o600);
-    const child = spawn(program, args, { cwd: folder, env: serverEnvironment, stdio: ['ignore', log, log] });
+    const child = spawn(program, args, { ...user, cwd: folder, env: serverEnvironment, stdio: ['ignore', log, log] });
     closeSync(log);
     child.once('error', () => {}); // told by the missing pid already
     if (child.pid === undefined) throw new Error(`${program} is not on this machine`);
