@@ -22,6 +22,7 @@ import {
 import { z } from 'zod';
 import type { ListeningSockets } from './handover/listening-sockets.js';
 import { type LocalAddress, localAddress } from './local-address.js';
+import type { ProgramCheck } from './program.js';
 
 export interface SidecarOptions {
   /** Name of the program in the mesh, and in the SPIFFE ID: lower-case letters, digits and `-`, at most 63 characters. */
@@ -68,8 +69,25 @@ export interface InboundOptions {
   readonly name?: string;
   /** The program is told who calls by a header of the PROXY protocol before the first byte. Default: it is not told. */
   readonly proxyProtocol?: 'v2';
-  /** How often to look whether the program is there, ms. Default 2,000. */
-  readonly checkIntervalMs?: number;
+  /** How to see whether the program is well. Default: somebody accepts connections there. */
+  readonly check?: CheckOptions;
+}
+
+export interface CheckOptions {
+  /** `tcp`: a connection is accepted. `http`: a GET is answered with 200 to 399. `grpc`: `grpc.health.v1` says SERVING. Default `tcp`. */
+  readonly kind?: 'tcp' | 'http' | 'grpc';
+  /** What `http` asks for. Default `/`. */
+  readonly path?: string;
+  /** Which service `grpc` asks for. Default: the whole server. */
+  readonly service?: string;
+  /** How often to look, ms. Default 2,000. */
+  readonly intervalMs?: number;
+  /** How long an answer may take, ms. Default 1,000. */
+  readonly timeoutMs?: number;
+  /** So many good looks in a row make it well. Default 1. */
+  readonly healthyAfter?: number;
+  /** So many bad looks in a row make it unwell; a connection that is refused counts as one. Default 1. */
+  readonly unhealthyAfter?: number;
 }
 
 export interface OutboundOptions {
@@ -130,7 +148,7 @@ export interface ResolvedInbound {
   readonly protocol: 'tcp';
   readonly name: string;
   readonly proxyProtocol: 'v2' | undefined;
-  readonly checkIntervalMs: number;
+  readonly check: ProgramCheck;
 }
 
 export interface ResolvedUpstream {
@@ -177,7 +195,33 @@ const HOUR = 60 * MINUTE;
 const MIN_BUFFERED_BYTES = 64 * KIB;
 
 /** A name of an upstream is a host name of one label, and never one that means something else already. */
-const UPSTREAM_NAME = /^[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+const UPSTREAM_NAME = /^(?!localhost$)[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+const looks = {
+  intervalMs: durationMs({ min: 10 }).default(2000),
+  timeoutMs: durationMs({ min: 10 }).default(1000),
+  healthyAfter: limit({ max: 100 }).default(1),
+  unhealthyAfter: limit({ max: 100 }).default(1),
+};
+const check = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('tcp').default('tcp'), ...looks }),
+  z.strictObject({
+    kind: z.literal('http'),
+    path: z
+      .string()
+      .regex(/^\/[!-~]{0,1023}$/, 'expected a path, e.g. /health')
+      .default('/'),
+    ...looks,
+  }),
+  z.strictObject({
+    kind: z.literal('grpc'),
+    service: z
+      .string()
+      .regex(/^[\w.]{0,127}$/, 'expected the name of a service, e.g. shop.v1.Orders')
+      .default(''),
+    ...looks,
+  }),
+]);
 
 const inbound = z.strictObject({
   target: localAddress('sidecar-target-exposed'),
@@ -187,7 +231,7 @@ const inbound = z.strictObject({
     .regex(/^[A-Za-z_][A-Za-z0-9_]{0,62}$/, 'expected a name of A-Z, a-z, 0-9 and "_"')
     .default('tcp'),
   proxyProtocol: z.literal('v2').optional(),
-  checkIntervalMs: durationMs({ min: 10 }).default(2000),
+  check: check.prefault({}),
 });
 
 const upstream = z.strictObject({
@@ -225,7 +269,10 @@ export const optionsSchema = z.strictObject({
   // The rules are a part of their own: their source checks them.
   authorize: z.custom<SidecarOptions['authorize']>().optional(),
   upstreams: z
-    .record(z.string().regex(UPSTREAM_NAME, 'an upstream is named by 1 to 63 of a-z, 0-9 and "-"'), upstream)
+    .record(
+      z.string().regex(UPSTREAM_NAME, 'an upstream is named by 1 to 63 of a-z, 0-9 and "-", and not localhost'),
+      upstream,
+    )
     .prefault({}),
   registry: made<Registry>('a registry, e.g. registry.local({...})', 'check', 'open').optional(),
   identity: z.strictObject({ template: z.string(), values: z.record(z.string(), z.string()).optional() }).optional(),

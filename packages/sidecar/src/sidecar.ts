@@ -1,5 +1,4 @@
 import {
-  CallError,
   consoleLogger,
   type EventListener,
   type EventType,
@@ -8,7 +7,6 @@ import {
   UsageError,
 } from '@sallyport/core';
 import {
-  Authorizer,
   type Clock,
   checkEnvironment,
   distinct,
@@ -18,17 +16,15 @@ import {
   type IdentityTemplate,
   InsecureConfigurationError,
   identityProblems,
-  type Listener,
   type RegistrySession,
   systemClock,
   type TlsHandle,
-  toRuleSource,
   type Violation,
   violation,
 } from '@sallyport/core/spi';
-import { listen, parseServerOptions } from '@sallyport/transport-mtls/spi';
 import { ListeningSockets } from './handover/listening-sockets.js';
 import { type SuccessorOptions, startSuccessor } from './handover/successor.js';
+import { Inbound } from './inbound.js';
 import {
   type ParsedSidecarOptions,
   parseSidecarOptions,
@@ -37,11 +33,7 @@ import {
   type SidecarOptions,
 } from './options.js';
 import { Outbound } from './outbound.js';
-import { Program } from './program.js';
-import { TcpLane } from './tcp-lane.js';
 
-/** What rules call a connection: `sallyport.sidecar.v1.Tunnel/<name of the inbound>`. */
-const TUNNEL = 'sallyport.sidecar.v1.Tunnel';
 /** How often readiness is looked at, ms: certificates end without telling. */
 const CHECK_MS = 1000;
 
@@ -93,9 +85,8 @@ class SidecarInstance implements Sidecar {
   readonly #opened: (() => void | Promise<void>)[] = [];
   #state: ServiceState = 'created';
   #tls: TlsHandle | undefined;
-  #listener: Listener | undefined;
+  #inbound: Inbound | undefined;
   #outbound: Outbound | undefined;
-  #program: Program | undefined;
   #told: string | undefined;
   #handingOver = false;
   #starting: Promise<void> | undefined;
@@ -116,14 +107,14 @@ class SidecarInstance implements Sidecar {
   get readiness(): Readiness {
     const reasons: string[] = [];
     if (this.#state !== 'ready') reasons.push(`the sidecar is ${this.#state}`);
-    const problem = this.#program?.problem;
+    const problem = this.#inbound?.programProblem;
     if (problem !== undefined) reasons.push(`the program cannot be reached: ${problem}`);
     if (this.#tls) reasons.push(...identityProblems(this.#tls, this.#clock.now()));
     return { ready: reasons.length === 0, reasons };
   }
 
   get endpoints(): readonly Endpoint[] {
-    return this.#listener?.endpoints ?? [];
+    return this.#inbound?.endpoints ?? [];
   }
 
   get upstreams(): Readonly<Record<string, string>> {
@@ -131,7 +122,7 @@ class SidecarInstance implements Sidecar {
   }
 
   get connections() {
-    return { inbound: this.#listener?.connections ?? 0, outbound: this.#outbound?.connections ?? 0 };
+    return { inbound: this.#inbound?.connections ?? 0, outbound: this.#outbound?.connections ?? 0 };
   }
 
   on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
@@ -259,34 +250,16 @@ class SidecarInstance implements Sidecar {
   }
 
   async #openInbound(options: ResolvedSidecarOptions, inbound: ResolvedInbound, tls: TlsHandle): Promise<void> {
-    const { limits } = options;
-    const context = { events: this.#events, clock: this.#clock };
-    const rules = await toRuleSource(options.authorize, 'sidecar.authorize').open(context);
-    this.#opened.push(() => rules.close());
-    const authorizer = new Authorizer(rules.current());
-    const program = new Program({ ...inbound, connectTimeoutMs: limits.connectTimeoutMs }, this.#events, () =>
-      this.#tellReadiness(),
-    );
-    this.#opened.push(() => program.stop());
-    this.#program = program;
-    await program.start(this.#clock);
-    const method = `${TUNNEL}/${inbound.name}`;
-    const lane = new TcpLane(
-      { method, proxyProtocol: inbound.proxyProtocol, limits },
-      { ...context, program, authorizer },
-    );
-    rules.onChange((changed) => {
-      authorizer.replace(changed);
-      lane.judgeAnew();
+    const door = new Inbound(options, inbound, {
+      tls,
+      events: this.#events,
+      clock: this.#clock,
+      sockets: this.#sockets,
+      onProgramChange: () => this.#tellReadiness(),
     });
-    const listener = await listen(
-      { service: this.name, tls, methods: [], ...context },
-      doorOptions(options),
-      [lane.make],
-      (server, address) => this.#sockets.listen('door', server, address),
-    );
-    this.#opened.push(() => listener.close());
-    this.#listener = listener;
+    this.#inbound = door;
+    this.#opened.push(() => door.close());
+    await door.open();
   }
 
   async #stop(): Promise<void> {
@@ -297,15 +270,14 @@ class SidecarInstance implements Sidecar {
     this.#become('draining');
     this.#tellReadiness();
     const graceMs = this.#parsed.value?.drain.graceMs ?? 0;
-    await Promise.all([this.#listener?.drain(graceMs), this.#outbound?.drain(graceMs)]);
+    await Promise.all([this.#inbound?.drain(graceMs), this.#outbound?.drain(graceMs)]);
     await this.#unwind();
     this.#become('stopped');
   }
 
   async #unwind(): Promise<void> {
     this.#tls = undefined;
-    this.#listener = undefined;
-    this.#program = undefined;
+    this.#inbound = undefined;
     this.#outbound = undefined;
     for (let close = this.#opened.pop(); close; close = this.#opened.pop()) {
       try {
@@ -331,17 +303,6 @@ class SidecarInstance implements Sidecar {
     this.#state = state;
     this.#events.emit('service-state', { from, to: state });
   }
-}
-
-/** The door is that of every server of the SDK. What it bounds besides belongs to calls, which do not come here. */
-function doorOptions({ listen: address, advertise, allowWildcardBind, limits }: ResolvedSidecarOptions) {
-  const { maxConnections, maxConnectionsPerPeer, handshakeTimeoutMs, maxConnectionAgeMs, maxConnectionAgeGraceMs } =
-    limits;
-  const { value } = parseServerOptions({
-    limits: { maxConnections, maxConnectionsPerPeer, handshakeTimeoutMs, maxConnectionAgeMs, maxConnectionAgeGraceMs },
-  });
-  if (!value || !address) throw new CallError('INTERNAL', 'the door has no address');
-  return { ...value, address, advertise, allowWildcardBind };
 }
 
 function ignore(): void {}

@@ -227,7 +227,7 @@ describe('the sidecar before a program (TCP)', () => {
     await using app = await program();
     await using world = sidecarWorld();
     const door = await world.start({
-      inbound: { target: app.address, protocol: 'tcp', checkIntervalMs: 50 },
+      inbound: { target: app.address, protocol: 'tcp', check: { intervalMs: 50 } },
     });
 
     await app.stop();
@@ -252,7 +252,7 @@ describe('the sidecar before a program (TCP)', () => {
     await using app = await program();
     await app.stop();
     await using world = sidecarWorld();
-    const door = await world.start({ inbound: { target: app.address, protocol: 'tcp', checkIntervalMs: 30 } });
+    const door = await world.start({ inbound: { target: app.address, protocol: 'tcp', check: { intervalMs: 30 } } });
     assert.equal(door.sidecar.readiness.ready, false);
 
     await using _late = await program(echo, Number(app.address.split(':')[1]));

@@ -67,7 +67,7 @@ describe('a sidecar under load (TCP)', () => {
     await using first = await program();
     const port = Number(first.address.split(':')[1]);
     await using world = sidecarWorld();
-    const door = await world.start({ inbound: { target: first.address, protocol: 'tcp', checkIntervalMs: 20 } });
+    const door = await world.start({ inbound: { target: first.address, protocol: 'tcp', check: { intervalMs: 20 } } });
     await first.stop();
 
     for (let round = 0; round < 5; round++) {
@@ -89,7 +89,7 @@ describe('a sidecar under load (TCP)', () => {
     await using app = await program();
     await using world = sidecarWorld();
     const door = await world.start({
-      inbound: { target: app.address, protocol: 'tcp', checkIntervalMs: 60_000 },
+      inbound: { target: app.address, protocol: 'tcp', check: { intervalMs: 60_000 } },
       limits: { maxConnections: 3 },
     });
     const callers = await Promise.all([1, 2, 3].map(() => world.call(door)));
