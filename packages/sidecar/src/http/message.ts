@@ -23,4 +23,6 @@ export interface RequestHead {
 export interface AnswerHead {
   readonly status: number;
   readonly headers: Fields;
+  /** False: the answer ends with its head. */
+  readonly hasBody: boolean;
 }

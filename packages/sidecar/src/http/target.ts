@@ -2,6 +2,18 @@ import type { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import type { AnswerHead, Fields, RequestHead } from './message.js';
 
+/** Opens a connection for requests. Rejects when there is none to be had, or when the signal aborts. */
+export type Connect = (signal: AbortSignal) => Promise<Socket>;
+
+export interface TargetLimits {
+  /** Size of the headers of an answer, bytes. */
+  readonly maxHeaderBytes: number;
+  /** Bytes of an answer that may wait for a slow caller. */
+  readonly maxBufferedBytes: number;
+  /** A connection without requests is kept so long, ms. */
+  readonly keepMs: number;
+}
+
 /** Where requests go: a program or a server, over connections of its own. `h1Target` and `h2Target` make one. */
 export interface HttpTarget {
   /**
@@ -9,7 +21,7 @@ export interface HttpTarget {
    * with TargetFailure, which is `unreachable` then.
    */
   send(head: RequestHead, signal: AbortSignal): Promise<Sending>;
-  /** Takes no more requests, lets those under way end, closes its connections. */
+  /** Lets go of connections as soon as nothing is under way on them; further requests open new ones. */
   retire(): void;
   /** Ends all connections at once. */
   close(): void;
@@ -17,21 +29,26 @@ export interface HttpTarget {
 
 /** A request that has been begun. */
 export interface Sending {
+  readonly version: 'h1' | 'h2';
   /** Takes the body; its end is told by `end`. */
   readonly body: Writable;
   /** Rejects with TargetFailure. */
   readonly answer: Promise<Answer>;
   /** Calls back on `100 Continue`. */
   onContinue(listener: () => void): void;
-  /** The body is complete. */
+  /** The request is complete. */
   end(trailers?: Fields): void;
-  /** Breaks it off in both directions, so that the other side cannot take it for complete. Harmless after its end. */
-  abort(): void;
+  /**
+   * Breaks it off in both directions, so that the other side cannot take it for complete. Harmless after its end. `resetCode`: that of
+   * RST_STREAM on HTTP/2, CANCEL unless told.
+   */
+  abort(resetCode?: number): void;
 }
 
 export interface Answer extends AnswerHead {
-  /** Ends with `end` when it is complete; with `error`, a TargetFailure, when it broke off. */
+  /** Ends with `end` when it is complete. A `close` without it: it broke off, and `failure` tells why. */
   readonly body: Readable;
+  failure(): TargetFailure;
   /** After the end of the body. */
   trailers(): Fields;
   /** The connection, from here on bytes (status 101), and the first of them. */
@@ -46,6 +63,7 @@ export type FailureKind = 'unreachable' | 'refused' | 'broken' | 'malformed';
 
 /** Why a request came to nothing. */
 export class TargetFailure extends Error {
+  override readonly name = 'TargetFailure';
   readonly kind: FailureKind;
   /** Code of the RST_STREAM that ended it (RFC 9113 section 7). */
   readonly resetCode: number | undefined;
