@@ -1,6 +1,6 @@
 import type { PeerIdentity } from '../identity/peer-identity.js';
 import { SpiffeId } from '../identity/spiffe-id.js';
-import { isCanonicalPath } from './method-pattern.js';
+import { isCanonical } from './method-pattern.js';
 import type { ParsedRule } from './rules.js';
 
 export interface Decision {
@@ -30,8 +30,8 @@ export class Authorizer {
   }
 
   /**
-   * `path` is `/package.Service/Method` exactly as the call was routed; any other spelling is denied. Remembers its
-   * answers, because it stands on the path of every call.
+   * `path` is `/package.Service/Method` exactly as the call was routed, or `GET /path` without the query, exactly as it is passed on;
+   * any other spelling is denied. Remembers its answers, because it stands on the path of every call.
    */
   decide(peer: SpiffeId | PeerIdentity, path: string): Decision {
     const id = peer instanceof SpiffeId ? peer : peer.spiffeId;
@@ -46,7 +46,7 @@ export class Authorizer {
   }
 
   #decideAnew(id: SpiffeId, key: string, path: string): Decision {
-    const decision = isCanonicalPath(path) ? evaluate(this.#rules, id, path) : denied;
+    const decision = isCanonical(path) ? evaluate(this.#rules, id, path) : denied;
     if (path.length <= MAX_REMEMBERED_PATH) this.#remember(key, path, decision);
     return decision;
   }

@@ -10,7 +10,7 @@ export type Effect = 'allow' | 'deny';
 export interface RuleOptions {
   /** Callers: SPIFFE IDs in which a segment may be `*` and the last `**`, e.g. `spiffe://prod.acme/ns/shop/*`. */
   readonly from: string | readonly string[];
-  /** Methods: `package.Service/Method` or `package.Service/*`. */
+  /** Methods: `package.Service/Method` or `package.Service/*`. Before programs that speak HTTP, requests: `GET /v1/orders/*`. */
   readonly to: string | readonly string[];
   /** What logs and events call the rule; default: its place, e.g. `authorize[0]`. */
   readonly name?: string;
@@ -103,7 +103,7 @@ function parseRule(rule: z.infer<typeof ruleSchema>, path: string, violations: V
   const methods = parseEntries(rule.to, joinPath(path, ['to']), {
     effect,
     all: EVERYTHING,
-    parse: parseMethodPattern,
+    parse: (text) => parseMethodPattern(text, effect),
   });
   violations.push(...callers.violations, ...methods.violations);
   if (effect === 'allow' && callers.parsed.some((c) => c.namesNobody) && methods.parsed.some((m) => m.wholeService)) {
