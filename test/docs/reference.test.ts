@@ -46,7 +46,7 @@ const tables: readonly { readonly type: string; readonly source: string; readonl
   { type: 'CommonRateLimitOptions', source: 'gateway/src/limits/rate-limit.ts', page: 'gateway' },
   { type: 'RedisOptions', source: 'gateway/src/limits/redis-options.ts', page: 'gateway' },
   { type: 'JwtOptions', source: 'gateway/src/auth/jwt-options.ts', page: 'gateway-authentication' },
-  ...['SidecarOptions', 'InboundOptions', 'UpstreamOptions', 'SidecarLimits'].map((type) => ({
+  ...['SidecarOptions', 'InboundOptions', 'CheckOptions', 'UpstreamOptions', 'SidecarLimits'].map((type) => ({
     type,
     source: 'sidecar/src/options.ts',
     page: 'sidecar',

@@ -59,6 +59,7 @@ export {
   requireServiceName,
   sameRecord,
   serviceNameSchema,
+  zoneSchema,
 } from './registry/record.js';
 export type {
   Endpoint,

@@ -9,8 +9,10 @@ import {
   endpointProblem,
   type IdentityTemplate,
   isLoopback,
+  isVersion,
   limit,
   made,
+  metadataSchema,
   parseIdentityTemplate,
   parseOptions,
   serviceNameSchema,
@@ -18,6 +20,7 @@ import {
   type Violation,
   violation,
   wildcardViolations,
+  zoneSchema,
 } from '@sallyport/core/spi';
 import { z } from 'zod';
 import type { ListeningSockets } from './handover/listening-sockets.js';
@@ -43,12 +46,22 @@ export interface SidecarOptions {
   readonly outbound?: OutboundOptions;
   /** What the program may reach, by names of your own. Left out: nothing. */
   readonly upstreams?: Readonly<Record<string, UpstreamOptions>>;
-  /** Where upstreams are found that name a service. */
+  /** Where others find the program, and upstreams are found that name a service. */
   readonly registry?: Registry;
+  /** Semantic version of the program, for callers that ask for one. Default `0.0.0`. */
+  readonly version?: string;
+  /** Published with the program, beside its `protocol`. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** Failure domain of this instance; callers in the same zone prefer it. Left out: zones play no role. */
+  readonly zone?: string;
+  /** Share of the calls relative to other instances, 0 to 1000. Default 100. */
+  readonly weight?: number;
   /** How service names become SPIFFE IDs. Default: `/svc/{service}` in the own trust domain. */
   readonly identity?: { readonly template: string; readonly values?: Readonly<Record<string, string>> };
   readonly limits?: SidecarLimits;
   readonly drain?: {
+    /** Time for callers to learn from the registry that the program drains, ms. Default 500. */
+    readonly spreadMs?: number;
     /** Time for open connections to end by themselves, ms. Default 10,000. */
     readonly graceMs?: number;
   };
@@ -129,12 +142,26 @@ export interface SidecarLimits {
   readonly maxUpstreamConnections?: number;
   /** Requests of the program to one upstream under way at once. Default 1,000. */
   readonly maxUpstreamRequests?: number;
+  /** Size of the headers of a request or an answer in HTTP, bytes. Default 16 KiB. */
+  readonly maxHeaderBytes?: number;
+  /** Number of headers of a request in HTTP. Default 100. */
+  readonly maxHeaders?: number;
+  /** Requests under way on one connection. Default 100. */
+  readonly maxRequestsPerConnection?: number;
   /** Bytes that may wait for a slow reader, in each direction of a connection. Default 256 KiB. */
   readonly maxBufferedBytes?: number;
   /** Time a peer has for the TLS handshake, ms. Default 5,000. */
   readonly handshakeTimeoutMs?: number;
   /** Time to reach the program, or a server of an upstream, ms. Default 5,000. */
   readonly connectTimeoutMs?: number;
+  /** Time for the headers of a request in HTTP to arrive, ms. Default 10,000. */
+  readonly headersTimeoutMs?: number;
+  /** A request whose body does not go on is ended after it, ms. Default 30,000. */
+  readonly bodyTimeoutMs?: number;
+  /** A request of which nothing travels in either direction is ended after it, ms. Default 5 minutes. */
+  readonly requestIdleTimeoutMs?: number;
+  /** Longest time of a request with its answer, ms. Default 1 hour. */
+  readonly requestTimeoutMs?: number;
   /** A connection on which nothing travels is ended after it, ms. Default 60 minutes. */
   readonly idleTimeoutMs?: number;
   /** Age at which a connection must come to its end, ms. Default 12 hours; the certificates end it in any case. */
@@ -163,14 +190,19 @@ export interface ResolvedUpstream {
 export type ResolvedLimits = Required<SidecarLimits>;
 
 export interface ResolvedSidecarOptions
-  extends Omit<SidecarOptions, 'listen' | 'advertise' | 'inbound' | 'outbound' | 'upstreams' | 'limits' | 'drain'> {
+  extends Omit<
+    SidecarOptions,
+    'listen' | 'advertise' | 'inbound' | 'outbound' | 'upstreams' | 'limits' | 'drain' | 'version' | 'weight'
+  > {
   readonly listen: Endpoint | undefined;
   readonly advertise: Endpoint | undefined;
   readonly inbound: ResolvedInbound | undefined;
   readonly outbound: { readonly listen: LocalAddress } | undefined;
   readonly upstreams: Readonly<Record<string, ResolvedUpstream>>;
   readonly limits: ResolvedLimits;
-  readonly drain: { readonly graceMs: number };
+  readonly version: string;
+  readonly weight: number;
+  readonly drain: { readonly spreadMs: number; readonly graceMs: number };
 }
 
 /** A part that checks itself. */
@@ -247,9 +279,16 @@ const limits = z.strictObject({
   maxConnectionsPerPeer: limit().default(100),
   maxUpstreamConnections: limit().default(1000),
   maxUpstreamRequests: limit().default(1000),
+  maxHeaderBytes: limit({ min: KIB, max: 1024 * KIB }).default(16 * KIB),
+  maxHeaders: limit().default(100),
+  maxRequestsPerConnection: limit().default(100),
   maxBufferedBytes: limit({ min: MIN_BUFFERED_BYTES, max: 64 * KIB * KIB }).default(256 * KIB),
   handshakeTimeoutMs: durationMs().default(5000),
   connectTimeoutMs: durationMs().default(5000),
+  headersTimeoutMs: durationMs().default(10_000),
+  bodyTimeoutMs: durationMs().default(30_000),
+  requestIdleTimeoutMs: durationMs().default(5 * MINUTE),
+  requestTimeoutMs: durationMs().default(HOUR),
   idleTimeoutMs: durationMs().default(HOUR),
   maxConnectionAgeMs: durationMs().default(12 * HOUR),
   maxConnectionAgeGraceMs: durationMs().default(MINUTE),
@@ -274,10 +313,14 @@ export const optionsSchema = z.strictObject({
       upstream,
     )
     .prefault({}),
+  version: z.string().refine(isVersion, 'expected a semantic version, e.g. 1.2.0').default('0.0.0'),
+  metadata: metadataSchema.optional(),
+  zone: zoneSchema.min(1, 'a zone has a name; leave it out where zones are not used').optional(),
+  weight: z.number().int().min(0).max(1000).default(100),
   registry: made<Registry>('a registry, e.g. registry.local({...})', 'check', 'open').optional(),
   identity: z.strictObject({ template: z.string(), values: z.record(z.string(), z.string()).optional() }).optional(),
   limits: limits.prefault({}),
-  drain: z.strictObject({ graceMs: durationMs().default(10_000) }).prefault({}),
+  drain: z.strictObject({ spreadMs: durationMs().default(500), graceMs: durationMs().default(10_000) }).prefault({}),
   logger: logger.optional(),
   sockets: made<ListeningSockets>('handedSockets()', 'listen', 'serving').optional(),
   clock: made<Clock>('a clock with now() and after()', 'now', 'after').optional(),

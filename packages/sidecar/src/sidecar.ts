@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import {
   consoleLogger,
   type EventListener,
@@ -16,6 +17,7 @@ import {
   type IdentityTemplate,
   InsecureConfigurationError,
   identityProblems,
+  Registration,
   type RegistrySession,
   systemClock,
   type TlsHandle,
@@ -85,6 +87,8 @@ class SidecarInstance implements Sidecar {
   readonly #opened: (() => void | Promise<void>)[] = [];
   #state: ServiceState = 'created';
   #tls: TlsHandle | undefined;
+  #session: RegistrySession | undefined;
+  #registration: Registration | undefined;
   #inbound: Inbound | undefined;
   #outbound: Outbound | undefined;
   #told: string | undefined;
@@ -109,6 +113,7 @@ class SidecarInstance implements Sidecar {
     if (this.#state !== 'ready') reasons.push(`the sidecar is ${this.#state}`);
     const problem = this.#inbound?.programProblem;
     if (problem !== undefined) reasons.push(`the program cannot be reached: ${problem}`);
+    if (this.#session?.state === 'down') reasons.push('the registry is down');
     if (this.#tls) reasons.push(...identityProblems(this.#tls, this.#clock.now()));
     return { ready: reasons.length === 0, reasons };
   }
@@ -176,9 +181,11 @@ class SidecarInstance implements Sidecar {
       const { tls, options, template } = await this.#validate();
       this.#tls = tls;
       this.#become('validated');
-      await this.#openOutbound(options, tls, template);
+      const session = await this.#openRegistry(options, tls);
+      await this.#openOutbound(options, tls, template, session);
       if (options.inbound) await this.#openInbound(options, options.inbound, tls);
       this.#become('listening');
+      await this.#register(options, tls, session);
       this.#become('ready');
       this.#tellReadiness();
       for (const socket of this.#sockets.serving()) this.#events.emit('socket-unclaimed', { socket });
@@ -228,8 +235,12 @@ class SidecarInstance implements Sidecar {
     return [violation('identity-mismatch', 'sidecar.tls', problem)];
   }
 
-  async #openOutbound(options: ResolvedSidecarOptions, tls: TlsHandle, template: IdentityTemplate): Promise<void> {
-    const session = await this.#openRegistry(options, tls);
+  async #openOutbound(
+    options: ResolvedSidecarOptions,
+    tls: TlsHandle,
+    template: IdentityTemplate,
+    session: RegistrySession | undefined,
+  ): Promise<void> {
     const outbound = new Outbound(options, {
       tls,
       template,
@@ -246,6 +257,7 @@ class SidecarInstance implements Sidecar {
   async #openRegistry({ registry }: ResolvedSidecarOptions, tls: TlsHandle): Promise<RegistrySession | undefined> {
     const session = await registry?.open({ service: this.name, events: this.#events, clock: this.#clock, tls });
     if (session) this.#opened.push(() => session.close());
+    this.#session = session;
     return session;
   }
 
@@ -255,11 +267,42 @@ class SidecarInstance implements Sidecar {
       events: this.#events,
       clock: this.#clock,
       sockets: this.#sockets,
-      onProgramChange: () => this.#tellReadiness(),
+      onProgramChange: () => this.#programChanged(),
     });
     this.#inbound = door;
     this.#opened.push(() => door.close());
     await door.open();
+  }
+
+  /** Others find the program in the registry, now if it is well, else as soon as it is. */
+  async #register(
+    { registry, inbound, version, metadata, weight, zone = '' }: ResolvedSidecarOptions,
+    tls: TlsHandle,
+    session: RegistrySession | undefined,
+  ): Promise<void> {
+    if (!registry || !session || !inbound) return;
+    const registration = new Registration(
+      {
+        id: `${this.name}-${randomUUID()}`,
+        service: this.name,
+        version,
+        endpoints: this.endpoints,
+        identity: tls.current().identity.toString(),
+        metadata: { ...metadata, protocol: inbound.protocol },
+        weight,
+        zone,
+        contracts: [],
+      },
+      { session, registry: registry.kind, events: this.#events, clock: this.#clock },
+    );
+    this.#registration = registration;
+    this.#opened.push(() => registration.close());
+    if (this.#inbound?.programProblem === undefined) await registration.start();
+  }
+
+  #programChanged(): void {
+    this.#registration?.mark(this.#inbound?.programProblem === undefined ? 'ready' : 'starting');
+    this.#tellReadiness();
   }
 
   async #stop(): Promise<void> {
@@ -269,14 +312,18 @@ class SidecarInstance implements Sidecar {
     if (this.#state === 'created') return this.#become('stopped');
     this.#become('draining');
     this.#tellReadiness();
-    const graceMs = this.#parsed.value?.drain.graceMs ?? 0;
+    const { spreadMs = 0, graceMs = 0 } = this.#parsed.value?.drain ?? {};
+    await this.#registration?.drain(spreadMs);
     await Promise.all([this.#inbound?.drain(graceMs), this.#outbound?.drain(graceMs)]);
+    await this.#registration?.withdraw();
     await this.#unwind();
     this.#become('stopped');
   }
 
   async #unwind(): Promise<void> {
     this.#tls = undefined;
+    this.#session = undefined;
+    this.#registration = undefined;
     this.#inbound = undefined;
     this.#outbound = undefined;
     for (let close = this.#opened.pop(); close; close = this.#opened.pop()) {

@@ -321,7 +321,7 @@ class ServiceInstance implements Service {
     const listener = this.#listener;
     if (!listener) return this.#become('ready');
     const { version, metadata, zone, weight, registry } = this.#options();
-    this.#registration = new Registration(
+    const registration = new Registration(
       {
         id: this.instanceId,
         service: this.name,
@@ -341,8 +341,9 @@ class ServiceInstance implements Service {
         onRegistered: () => this.#registered(),
       },
     );
-    this.#opened.push(() => this.#registration?.close());
-    await this.#registration.start();
+    this.#registration = registration;
+    this.#opened.push(() => registration.close());
+    await registration.start();
   }
 
   #registered(): void {

@@ -26,7 +26,8 @@ export class Registration {
   #wanted: InstanceState = 'ready';
   /** What the registry holds; undefined while it does not know the instance. */
   #published: InstanceState | undefined;
-  #settling = false;
+  /** While the registry is being told. */
+  #settling: Promise<void> | undefined;
 
   constructor(record: Omit<InstanceRecord, 'state'>, context: RegistrationContext) {
     this.#record = record;
@@ -42,19 +43,23 @@ export class Registration {
       await this.#publish();
     } catch (error) {
       if (!isOutOfReach(error)) throw error;
-      void this.#settle();
+      this.#settle();
     }
   }
 
-  /** `ready`: takes calls; `starting`: does not for now. Registers the instance if need be; tries until the registry knows. */
+  /**
+   * `ready`: takes calls, and is registered if need be; `starting`: does not for now, and is not registered for that. Tries until the
+   * registry knows.
+   */
   mark(state: 'starting' | 'ready'): void {
     this.#wanted = state;
-    void this.#settle();
+    this.#settle();
   }
 
   /** Tells the registry that no new call should come, and gives that `spreadMs` to get around. Never rejects. */
   async drain(spreadMs: number): Promise<void> {
     this.#closing.abort();
+    await this.#settling;
     if (this.#published === undefined) return;
     const tookCalls = this.#published === 'ready';
     try {
@@ -68,6 +73,7 @@ export class Registration {
   /** Takes the record out of the registry. Never rejects: what cannot be withdrawn ends with its TTL. */
   async withdraw(): Promise<void> {
     this.#closing.abort();
+    await this.#settling;
     if (this.#published === undefined) return;
     this.#published = undefined;
     const { session, events } = this.#context;
@@ -96,13 +102,20 @@ export class Registration {
     onRegistered?.();
   }
 
+  #settle(): void {
+    if (this.#closing.signal.aborted || !this.#isOutdated) return;
+    this.#settling ??= this.#bringUpToDate().finally(() => {
+      this.#settling = undefined;
+      // Something may have changed since the last look.
+      this.#settle();
+    });
+  }
+
   /** One change at a time, the last wins. A cold start or a change of mood can wait: there is time until the registry is back. */
-  async #settle(): Promise<void> {
-    if (this.#settling) return;
-    this.#settling = true;
+  async #bringUpToDate(): Promise<void> {
     const backoff = new Backoff({ clock: this.#context.clock, maxMs: RETRY_MS });
     const stopping = this.#closing.signal;
-    while (!stopping.aborted && this.#published !== this.#wanted) {
+    while (!stopping.aborted && this.#isOutdated) {
       try {
         await this.#publish();
         backoff.reset();
@@ -111,7 +124,10 @@ export class Registration {
         await backoff.wait(stopping);
       }
     }
-    this.#settling = false;
+  }
+
+  get #isOutdated(): boolean {
+    return this.#published !== this.#wanted && (this.#published !== undefined || this.#wanted === 'ready');
   }
 
   /** The registry is back and does not want us: for an operator to mend, e.g. by permitting it; so we keep asking. */
