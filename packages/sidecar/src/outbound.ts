@@ -10,10 +10,12 @@ import {
 } from '@sallyport/core/spi';
 import type { DialTarget } from './dial.js';
 import type { ListeningSockets } from './handover/listening-sockets.js';
-import { textOf } from './local-address.js';
+import { type LocalAddress, textOf } from './local-address.js';
 import { expectedIdentity, type ResolvedSidecarOptions, type ResolvedUpstream } from './options.js';
+import { NamedUpstreams } from './outbound/named-upstreams.js';
+import type { PoolTarget } from './outbound/upstream-pool.js';
 import { fixedServers, type ServerSource, Servers } from './servers.js';
-import { UpstreamPort } from './upstream.js';
+import { UpstreamPort, type UpstreamTarget } from './upstream.js';
 
 export interface OutboundContext {
   readonly tls: TlsHandle;
@@ -30,6 +32,7 @@ export class Outbound {
   readonly #options: ResolvedSidecarOptions;
   readonly #context: OutboundContext;
   readonly #ports = new Map<string, UpstreamPort>();
+  #named: NamedUpstreams | undefined;
   /** What has been opened, to be closed in reverse. */
   readonly #opened: (() => void | Promise<void>)[] = [];
 
@@ -38,38 +41,54 @@ export class Outbound {
     this.#context = context;
   }
 
-  /** Where the program reaches each upstream: `127.0.0.1:7001` or `unix:/path`. */
+  /** Where the program reaches each upstream: `127.0.0.1:7001` or `unix:/path`. Those that it reaches by name share one. */
   get addresses(): Readonly<Record<string, string>> {
-    return Object.fromEntries([...this.#ports].map(([name, port]) => [name, textOf(port.address)]));
+    const addresses = new Map([...this.#ports].map(([name, { address }]) => [name, address]));
+    for (const name of this.#named?.names ?? []) if (this.#named) addresses.set(name, this.#named.address);
+    return Object.fromEntries([...addresses].map(([name, address]) => [name, textOf(address)]));
   }
 
   /** Connections of the program. */
   get connections(): number {
-    return [...this.#ports.values()].reduce((sum, port) => sum + port.connections, 0);
+    return [...this.#ports.values()].reduce((sum, port) => sum + port.connections, this.#named?.connections ?? 0);
   }
 
   /** Rejects with CallError when an address cannot be had; `close` releases the others. */
   async open(): Promise<void> {
-    const { limits, upstreams } = this.#options;
+    const { outbound, upstreams } = this.#options;
+    const named = new Map<string, PoolTarget>();
     for (const [name, upstream] of Object.entries(upstreams)) {
       const target = this.#targetOf(name, upstream);
       const servers = new Servers(this.#sourceOf(name, upstream, target), this.#context.clock);
-      if (upstream.listen === undefined) continue;
-      const port = new UpstreamPort({ ...target, servers, listen: upstream.listen }, { ...this.#context, limits });
-      this.#opened.push(() => port.close());
-      await port.bind();
-      this.#ports.set(name, port);
+      if (upstream.protocol !== 'tcp') named.set(name, { ...target, servers, protocol: upstream.protocol });
+      else if (upstream.listen) await this.#openPort({ ...target, servers, listen: upstream.listen });
     }
+    if (outbound) await this.#openNamed(named, outbound.listen);
   }
 
   /** Takes no new connection, and lets the open ones end by themselves for at most `graceMs`. */
   async drain(graceMs: number): Promise<void> {
-    await Promise.all([...this.#ports.values()].map((port) => port.drain(graceMs)));
+    await Promise.all([...this.#ports.values(), this.#named].map((port) => port?.drain(graceMs)));
   }
 
   async close(): Promise<void> {
     this.#ports.clear();
+    this.#named = undefined;
     for (let close = this.#opened.pop(); close; close = this.#opened.pop()) await close();
+  }
+
+  async #openPort(target: UpstreamTarget): Promise<void> {
+    const port = new UpstreamPort(target, { ...this.#context, limits: this.#options.limits });
+    this.#opened.push(() => port.close());
+    await port.bind();
+    this.#ports.set(target.name, port);
+  }
+
+  async #openNamed(upstreams: ReadonlyMap<string, PoolTarget>, listen: LocalAddress): Promise<void> {
+    const named = new NamedUpstreams(upstreams, { ...this.#context, limits: this.#options.limits, listen });
+    this.#opened.push(() => named.close());
+    await named.bind();
+    this.#named = named;
   }
 
   #targetOf(name: string, upstream: ResolvedUpstream): DialTarget {

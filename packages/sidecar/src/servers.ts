@@ -86,6 +86,11 @@ export class Servers {
     return this.#selector.pick(healthy.length > 0 ? healthy : left);
   }
 
+  /** Whether it still takes connections, as far as is known. */
+  knows(server: Server): boolean {
+    return this.#current().includes(server);
+  }
+
   failed(server: Server): void {
     server.passedOverUntil = this.#clock.now() + PASS_OVER_MS;
   }
@@ -97,14 +102,24 @@ export class Servers {
       const before = this.#known;
       this.#known = new Map();
       for (const instance of readyOnly(this.#source.instances())) {
-        // The object stays the same as long as the server is known: open connections count down on it.
-        const server = before.get(instance.id) ?? { instance, pending: 0, passedOverUntil: 0 };
+        // The object stays the same as long as the server is known at its place: open connections count down on it.
+        const known = before.get(instance.id);
+        const server = known && isSamePlace(known.instance, instance) ? known : newServer(instance);
         server.instance = instance;
         this.#known.set(instance.id, server);
       }
     }
     return [...this.#known.values()];
   }
+}
+
+function newServer(instance: InstanceRecord): Server {
+  return { instance, pending: 0, passedOverUntil: 0 };
+}
+
+function isSamePlace(a: InstanceRecord, b: InstanceRecord): boolean {
+  const [before, now] = [a.endpoints[0], b.endpoints[0]];
+  return before?.host === now?.host && before?.port === now?.port;
 }
 
 /** The addresses of the configuration, as a registry would tell of them. */

@@ -1,2 +1,4 @@
 export { allowedLookup } from './allowed-lookup.js';
+export { refusePages } from './outbound/page-guard.js';
+export { type Destination, type LocalRequest, VirtualHosts } from './outbound/virtual-hosts.js';
 export { type ConnectionAddresses, proxyHeader } from './proxy-protocol.js';

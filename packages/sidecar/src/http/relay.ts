@@ -262,6 +262,9 @@ function refusalOf({ kind }: TargetFailure): Refusal {
   if (kind === 'broken') {
     return new Refusal({ status: 502, code: 'upstream-failed', title: 'The service broke off' });
   }
+  if (kind === 'untrusted') {
+    return new Refusal({ status: 502, code: 'upstream-untrusted', title: 'The service could not be verified' });
+  }
   return new Refusal({ status: 503, code: 'upstream-unreachable', title: 'The service cannot be reached' });
 }
 

@@ -56,10 +56,10 @@ export interface Answer extends AnswerHead {
 }
 
 /**
- * `unreachable`: no connection could be had. `refused`: the other side says that it has not acted upon it (RFC 9113 section 8.7).
+ * `unreachable`: no connection could be had. `untrusted`: nobody could prove to be who is meant. `refused`: the other side says that it has not acted upon it (RFC 9113 section 8.7).
  * `broken`: the connection or the stream ended in the middle. `malformed`: the message cannot be put into this version of HTTP.
  */
-export type FailureKind = 'unreachable' | 'refused' | 'broken' | 'malformed';
+export type FailureKind = 'unreachable' | 'untrusted' | 'refused' | 'broken' | 'malformed';
 
 /** Why a request came to nothing. */
 export class TargetFailure extends Error {
@@ -76,6 +76,6 @@ export class TargetFailure extends Error {
 
   /** Nobody has acted upon the request: it may be sent elsewhere, whatever it asks. */
   get isUntouched(): boolean {
-    return this.kind === 'unreachable' || this.kind === 'refused';
+    return this.kind !== 'broken' && this.kind !== 'malformed';
   }
 }

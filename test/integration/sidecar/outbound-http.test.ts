@@ -1,0 +1,220 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { eventually } from '../../support/eventually.js';
+import { freePort } from '../../support/free-port.js';
+import { ask } from '../../support/sidecar/ask.js';
+import { type Handler, httpsServer } from '../../support/sidecar/https-server.js';
+import { idOf, leavesNothingOpen, type SidecarWorld, type Started, sidecarWorld } from '../../support/sidecar/world.js';
+import { temporaryFolder } from '../../support/temporary-folder.js';
+
+const MIB = 1024 * 1024;
+const VERSIONS = ['h1', 'h2'] as const;
+
+/** Tells what it was asked. */
+const mirror: Handler = (request, response) => {
+  const hash = createHash('sha256');
+  let bytes = 0;
+  request.on('data', (piece: Buffer) => {
+    hash.update(piece);
+    bytes += piece.length;
+  });
+  request.on('end', () => {
+    const { method, url, headers, httpVersion } = request;
+    const text = JSON.stringify({ method, url, headers, httpVersion, bytes, sha256: hash.digest('hex') });
+    response.writeHead(200, { 'content-type': 'application/json', 'x-answered': 'yes' });
+    response.end(text);
+  });
+};
+
+async function webOf(world: SidecarWorld, addresses: readonly string[], listen = '127.0.0.1:0'): Promise<Started> {
+  return world.start({
+    name: 'web',
+    outbound: { listen },
+    upstreams: { billing: { protocol: 'http', addresses, identity: idOf('billing') } },
+  });
+}
+
+function doorOf({ sidecar }: Started): string {
+  return sidecar.upstreams.billing ?? '';
+}
+
+for (const local of VERSIONS) {
+  for (const remote of VERSIONS) {
+    describe(`an upstream by its name: the program speaks ${local}, the server ${remote}`, () => {
+      it('gets what was asked, and its answer comes back', async () => {
+        await using world = sidecarWorld();
+        await using billing = await httpsServer(world, mirror, { version: remote });
+        const web = await webOf(world, [billing.address]);
+
+        const reply = await ask(local, doorOf(web), { path: '/v1/orders?limit=3', headers: { 'x-tenant': 'blue' } });
+
+        const seen = JSON.parse(reply.text);
+        assert.equal(reply.status, 200);
+        assert.equal(reply.headers['x-answered'], 'yes');
+        assert.equal(seen.url, '/v1/orders?limit=3');
+        assert.equal(seen.headers['x-tenant'], 'blue');
+        assert.equal(seen.headers.host ?? seen.headers[':authority'], 'billing');
+        assert.equal(seen.httpVersion, remote === 'h1' ? '1.1' : '2.0');
+      });
+
+      it('gets a body of 8 MiB as it was', async () => {
+        await using world = sidecarWorld();
+        await using billing = await httpsServer(world, mirror, { version: remote });
+        const web = await webOf(world, [billing.address]);
+        const body = randomBytes(8 * MIB);
+
+        const reply = await ask(local, doorOf(web), { method: 'POST', body });
+
+        const seen = JSON.parse(reply.text);
+        assert.equal(seen.bytes, body.length);
+        assert.equal(seen.sha256, createHash('sha256').update(body).digest('hex'));
+      });
+
+      it('keeps its connection for the next request, and leaves none behind', async () => {
+        await using world = sidecarWorld();
+        await using billing = await httpsServer(world, mirror, { version: remote });
+        await leavesNothingOpen(async () => {
+          const web = await webOf(world, [billing.address]);
+
+          for (let i = 0; i < 10; i++) assert.equal((await ask(local, doorOf(web))).status, 200);
+
+          assert.equal(billing.accepted, 1);
+          await eventually(() => assert.equal(web.sidecar.connections.outbound, 0));
+          await web.sidecar.stop();
+          await eventually(() => assert.equal(billing.sockets.size, 0));
+        });
+      });
+    });
+  }
+}
+
+describe('the servers of an upstream by its name', () => {
+  it('are reached through a unix socket too', async () => {
+    using folder = temporaryFolder();
+    await using world = sidecarWorld();
+    await using billing = await httpsServer(world, mirror);
+    const web = await webOf(world, [billing.address], `unix:${join(folder.path, 'out.sock')}`);
+
+    for (const version of VERSIONS) assert.equal((await ask(version, doorOf(web))).status, 200);
+  });
+
+  it('share the requests', async () => {
+    await using world = sidecarWorld();
+    await using one = await httpsServer(world, mirror);
+    await using two = await httpsServer(world, mirror);
+    const web = await webOf(world, [one.address, two.address]);
+
+    for (let i = 0; i < 40; i++) await ask('h1', doorOf(web));
+
+    assert.ok(one.requests > 0 && two.requests > 0, `${one.requests} and ${two.requests}`);
+  });
+
+  it('that cannot be reached are passed over', async () => {
+    await using world = sidecarWorld();
+    await using billing = await httpsServer(world, mirror);
+    const web = await webOf(world, [`127.0.0.1:${await freePort()}`, billing.address]);
+
+    for (let i = 0; i < 8; i++) assert.equal((await ask('h2', doorOf(web))).status, 200);
+    for (let i = 0; i < 8; i++) {
+      const posted = await ask('h1', doorOf(web), { method: 'POST', body: 'x' });
+      assert.equal(posted.status, 200);
+    }
+  });
+
+  it('that break off are asked once more where it does no harm, and never twice where it might', async () => {
+    await using world = sidecarWorld();
+    const breaks: Handler = (request) => request.socket.destroy();
+    await using bad = await httpsServer(world, breaks, { version: 'h1' });
+    await using good = await httpsServer(world, mirror, { version: 'h1' });
+    const web = await webOf(world, [bad.address, good.address]);
+
+    await eventually(async () => {
+      assert.equal((await ask('h1', doorOf(web))).status, 200);
+      assert.ok(bad.requests > 0, 'the bad one was never asked');
+    });
+    const before = bad.requests + good.requests;
+    const statuses = new Set<number>();
+    await eventually(async () => {
+      statuses.add((await ask('h1', doorOf(web), { method: 'POST', body: 'charge' })).status);
+      assert.ok(statuses.has(502), 'the bad one was never charged');
+    });
+    const charged = bad.requests + good.requests - before;
+
+    assert.ok([...statuses].every((status) => status === 200 || status === 502));
+    assert.ok(charged > 0);
+  });
+
+  it('that refuse a stream have not acted upon it: the call goes to another one with its body', async () => {
+    await using world = sidecarWorld();
+    const refuses: Handler = (_request, response) => {
+      if ('stream' in response) response.stream.close(7);
+    };
+    await using bad = await httpsServer(world, refuses);
+    await using good = await httpsServer(world, mirror);
+    const web = await webOf(world, [bad.address, good.address]);
+
+    for (let i = 0; i < 8; i++) {
+      const reply = await ask('h2', doorOf(web), { method: 'POST', body: 'charge' });
+      assert.equal(reply.status, 200);
+      assert.equal(JSON.parse(reply.text).bytes, 6);
+    }
+    assert.ok(bad.requests > 0, 'the bad one was never asked');
+  });
+
+  it('that are all gone: 503, without a word of where they were, and an event tells', async () => {
+    await using world = sidecarWorld();
+    const port = await freePort();
+    const web = await webOf(world, [`127.0.0.1:${port}`]);
+
+    const reply = await ask('h1', doorOf(web));
+
+    assert.equal(reply.status, 503);
+    assert.equal(reply.headers['content-type'], 'application/problem+json');
+    assert.ok(!reply.text.includes('127.0.0.1') && !reply.text.includes('ECONN'), reply.text);
+    assert.equal(web.events('upstream-unreachable')[0]?.upstream, 'billing');
+  });
+
+  it('lose their pooled connections when they are revoked, and nothing is asked of them again', async () => {
+    await using world = sidecarWorld();
+    await using billing = await httpsServer(world, mirror);
+    const web = await webOf(world, [billing.address]);
+    assert.equal((await ask('h2', doorOf(web))).status, 200);
+
+    const crl = world.authority.crl({ revoked: [billing.serial] });
+    web.source.rotate({ ...world.issue('web'), crlPems: [crl] });
+
+    await eventually(() => assert.equal(billing.sockets.size, 0));
+    assert.equal((await ask('h2', doorOf(web))).status, 502);
+  });
+
+  it('get new connections when the own certificate is rotated, and no request notices', async () => {
+    await using world = sidecarWorld();
+    await using billing = await httpsServer(world, mirror);
+    const web = await webOf(world, [billing.address]);
+    assert.equal((await ask('h2', doorOf(web))).status, 200);
+
+    web.source.rotate(world.issue('web'));
+
+    for (let i = 0; i < 5; i++) assert.equal((await ask('h2', doorOf(web))).status, 200);
+    assert.equal(billing.accepted, 2);
+    await eventually(() => assert.equal(billing.sockets.size, 1));
+  });
+
+  it('get new connections when those are too old', async () => {
+    await using world = sidecarWorld();
+    await using billing = await httpsServer(world, mirror);
+    const web = await world.start({
+      name: 'web',
+      outbound: { listen: '127.0.0.1:0' },
+      upstreams: { billing: { protocol: 'http', addresses: [billing.address], identity: idOf('billing') } },
+      limits: { maxConnectionAgeMs: 100 },
+    });
+    assert.equal((await ask('h2', doorOf(web))).status, 200);
+
+    await eventually(() => assert.equal(billing.sockets.size, 0));
+
+    assert.equal((await ask('h2', doorOf(web))).status, 200);
+    assert.equal(billing.accepted, 2);
+  });
+});
