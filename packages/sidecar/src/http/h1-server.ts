@@ -5,7 +5,7 @@ import { type Clock, systemClock, type Timer } from '@sallyport/core/spi';
 import { fieldsOf, h1Fields } from './fields.js';
 import type { Incoming } from './incoming.js';
 import type { AnswerHead, Fields } from './message.js';
-import { Refusal } from './refusal.js';
+import { answerTo, Refusal } from './refusal.js';
 import {
   breakOff,
   connectRefused,
@@ -122,11 +122,9 @@ export class H1Server implements HttpServer {
       breakOff(socket);
       return;
     }
-    const body = `${refusal.message}\n`;
-    socket.end(
-      `${statusLine(refusal.status)}content-type: text/plain\r\ncontent-length: ${Buffer.byteLength(body)}\r\n` +
-        `connection: close\r\n\r\n${body}`,
-    );
+    const { head, body } = answerTo(refusal, false);
+    const headers = Object.entries(head.headers).map(([name, value]) => `${name}: ${value}\r\n`);
+    socket.end(`${statusLine(refusal.status)}${headers.join('')}connection: close\r\n\r\n${body}`);
     socket.once('finish', () => socket.destroy());
   }
 }

@@ -53,7 +53,9 @@ export function isGrpc({ version, headers }: Pick<Incoming, 'version' | 'headers
   return version === 'h2' && /^application\/grpc(?:[+;]|$)/.test(String(headers['content-type'] ?? ''));
 }
 
-/** In gRPC by headers alone ("Trailers-Only"), whose end is the end of the answer. */
+const TYPE_BASE = 'https://sallyport.dev/problems/';
+
+/** A problem of RFC 9457; in gRPC headers alone ("Trailers-Only"), whose end is the end of the answer. */
 export function answerTo(refusal: Refusal, grpc: boolean): { readonly head: AnswerHead; readonly body: string } {
   const { status, grpcStatus, message } = refusal;
   if (grpc) {
@@ -65,8 +67,9 @@ export function answerTo(refusal: Refusal, grpc: boolean): { readonly head: Answ
     };
     return { head: { status: 200, headers, hasBody: false }, body: '' };
   }
-  const body = `${message}\n`;
-  const headers = { 'content-type': 'text/plain', 'content-length': String(Buffer.byteLength(body)) };
+  const { code, title, detail } = refusal;
+  const body = JSON.stringify({ type: TYPE_BASE + code, title, status, ...(detail === undefined ? {} : { detail }) });
+  const headers = { 'content-type': 'application/problem+json', 'content-length': String(Buffer.byteLength(body)) };
   return { head: { status, headers, hasBody: true }, body };
 }
 
