@@ -1,4 +1,5 @@
 export { Authorizer, type Decision } from './authorization/decide.js';
+export type { MethodPattern } from './authorization/method-pattern.js';
 export { type RuleContext, type RuleHandle, toRuleSource } from './authorization/rule-source.js';
 export { type ParsedRule, type ParsedRules, parseRules } from './authorization/rules.js';
 export { Backoff, type BackoffOptions } from './backoff.js';
@@ -9,7 +10,7 @@ export { CallError, Status, type StatusCode, statusName, UnprocessedCallError } 
 export { EventBus } from './events/event-bus.js';
 export type { EventMap, EventSink, HandshakeRefusal } from './events/events.js';
 export { type FileDanger, type FileFinding, readSafeFile, type SafeFile } from './files/file-safety.js';
-export { type FileWatch, type FileWatchOptions, watchFiles } from './files/file-watch.js';
+export { type FileWatch, type FileWatchOptions, lookAtFiles, watchFiles } from './files/file-watch.js';
 export { canonicalPath, decodePercent, isCanonicalPath } from './http/canonical-path.js';
 export { MalformedRequest } from './http/malformed-request.js';
 export { isClaim, isHopByHop, namedByConnection, readHeaders } from './http/request-headers.js';

@@ -5,11 +5,14 @@ import {
   type Endpoint,
   type EventSink,
   type Listener,
+  type MethodPattern,
+  type ParsedRule,
   type TlsHandle,
   toRuleSource,
 } from '@sallyport/core/spi';
-import { listen, parseServerOptions } from '@sallyport/transport-mtls/spi';
+import { listen, type MakeServerLane, parseServerOptions } from '@sallyport/transport-mtls/spi';
 import type { ListeningSockets } from './handover/listening-sockets.js';
+import { HttpLanes, type RequestCounts } from './http-lanes.js';
 import type { ResolvedInbound, ResolvedSidecarOptions } from './options.js';
 import { Program } from './program.js';
 import { TcpLane } from './tcp-lane.js';
@@ -26,6 +29,13 @@ export interface InboundContext {
   readonly onProgramChange: () => void;
 }
 
+/** What the door hands connections to. */
+interface Lanes {
+  readonly makes: readonly MakeServerLane[];
+  /** The rules have changed: whoever may not any more must leave. */
+  judgeAnew(): void;
+}
+
 /** The door through which others reach the program. */
 export class Inbound {
   readonly #options: ResolvedSidecarOptions;
@@ -35,6 +45,7 @@ export class Inbound {
   /** What has been opened, to be closed in reverse. */
   readonly #opened: (() => void | Promise<void>)[] = [];
   #listener: Listener | undefined;
+  #lanes: HttpLanes | undefined;
 
   constructor(options: ResolvedSidecarOptions, inbound: ResolvedInbound, context: InboundContext) {
     this.#options = options;
@@ -53,6 +64,11 @@ export class Inbound {
     return this.#listener?.connections ?? 0;
   }
 
+  /** Requests under way, and what became of the others; undefined where bytes are passed on. */
+  get requests(): (RequestCounts & { readonly running: number }) | undefined {
+    return this.#lanes && { ...this.#lanes.counts, running: this.#lanes.requests };
+  }
+
   /** Why the program cannot be reached, or is not well; undefined when it is. */
   get programProblem(): string | undefined {
     return this.#program.problem;
@@ -60,29 +76,61 @@ export class Inbound {
 
   /** Looks after the program, then listens. Rejects with CallError when the address cannot be had; `close` releases the rest. */
   async open(): Promise<void> {
-    const { limits, name } = this.#options;
+    const { name } = this.#options;
     const { tls, sockets, events, clock } = this.#context;
     const rules = await toRuleSource(this.#options.authorize, 'sidecar.authorize').open({ events, clock });
     this.#opened.push(() => rules.close());
     const authorizer = new Authorizer(rules.current());
     this.#opened.push(() => this.#program.stop());
     await this.#program.start(clock);
-    const lane = new TcpLane(
-      { method: `${TUNNEL}/${this.#inbound.name}`, proxyProtocol: this.#inbound.proxyProtocol, limits },
-      { events, clock, program: this.#program, authorizer },
-    );
+    const lanes = this.#newLanes(authorizer);
+    this.#tellOfUseless(rules.current());
     rules.onChange((changed) => {
       authorizer.replace(changed);
-      lane.judgeAnew();
+      lanes.judgeAnew();
+      this.#tellOfUseless(changed);
     });
     const listener = await listen(
       { service: name, tls, methods: [], events, clock },
       doorOptions(this.#options),
-      [lane.make],
+      lanes.makes,
       (server, address) => sockets.listen('door', server, address),
     );
     this.#opened.push(() => listener.close());
     this.#listener = listener;
+  }
+
+  #newLanes(authorizer: Authorizer): Lanes {
+    const { limits } = this.#options;
+    const { protocol, proxyProtocol } = this.#inbound;
+    const { events, clock } = this.#context;
+    const context = { events, clock, program: this.#program, authorizer };
+    if (protocol === 'tcp') {
+      const lane = new TcpLane({ method: this.#tunnel, proxyProtocol, limits }, context);
+      return { makes: [lane.make], judgeAnew: () => lane.judgeAnew() };
+    }
+    this.#lanes = new HttpLanes({ protocol, limits }, context);
+    return this.#lanes;
+  }
+
+  /** A rule in the words of another protocol can never apply, which is a mistake; where it denies, a bad one. */
+  #tellOfUseless(rules: readonly ParsedRule[]): void {
+    for (const { name, methods } of rules) {
+      for (const method of methods) {
+        if (!this.#mayApply(method))
+          this.#context.events.emit('rule-without-method', { rule: name, method: method.text });
+      }
+    }
+  }
+
+  #mayApply(method: MethodPattern): boolean {
+    const isRequest = method.text.includes(' ');
+    if (this.#inbound.protocol === 'tcp') return !isRequest && method.matches(`/${this.#tunnel}`);
+    return isRequest === (this.#inbound.protocol === 'http');
+  }
+
+  get #tunnel(): string {
+    return `${TUNNEL}/${this.#inbound.name}`;
   }
 
   /** Takes no new connection, and lets the open ones end by themselves for at most `graceMs`. */

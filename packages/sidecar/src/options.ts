@@ -73,15 +73,29 @@ export interface SidecarOptions {
   readonly clock?: Clock;
 }
 
-export interface InboundOptions {
-  /** Where the program listens: a loopback address or `unix:/path`. */
-  readonly target: string;
-  /** `tcp`: bytes are passed on as they come; a caller is authorized once for each connection. */
+export type InboundOptions = TcpInboundOptions | HttpInboundOptions;
+
+export interface TcpInboundOptions extends InboundProgram {
+  /** Bytes are passed on as they come; a caller is authorized once for each connection. */
   readonly protocol: 'tcp';
   /** What rules call it: `sallyport.sidecar.v1.Tunnel/<name>`. Default `tcp`. */
   readonly name?: string;
   /** The program is told who calls by a header of the PROXY protocol before the first byte. Default: it is not told. */
   readonly proxyProtocol?: 'v2';
+}
+
+export interface HttpInboundOptions extends InboundProgram {
+  /**
+   * `http`: the program speaks HTTP/1.1; callers may speak HTTP/2 as well. `grpc`: it speaks gRPC, over HTTP/2 in the clear with prior
+   * knowledge. Every request is authorized, and tells the program who calls in the header `x-sallyport-peer`.
+   */
+  readonly protocol: 'http' | 'grpc';
+}
+
+/** The program, and how to see whether it is well. */
+export interface InboundProgram {
+  /** Where the program listens: a loopback address or `unix:/path`. */
+  readonly target: string;
   /** How to see whether the program is well. Default: somebody accepts connections there. */
   readonly check?: CheckOptions;
 }
@@ -146,6 +160,8 @@ export interface SidecarLimits {
   readonly maxHeaderBytes?: number;
   /** Number of headers of a request in HTTP. Default 100. */
   readonly maxHeaders?: number;
+  /** Requests of others to the program under way at once. Default 1,000. */
+  readonly maxRequests?: number;
   /** Requests under way on one connection. Default 100. */
   readonly maxRequestsPerConnection?: number;
   /** Bytes that may wait for a slow reader, in each direction of a connection. Default 256 KiB. */
@@ -172,8 +188,9 @@ export interface SidecarLimits {
 
 export interface ResolvedInbound {
   readonly target: LocalAddress;
-  readonly protocol: 'tcp';
-  readonly name: string;
+  readonly protocol: InboundOptions['protocol'];
+  /** Of one by TCP. */
+  readonly name: string | undefined;
   readonly proxyProtocol: 'v2' | undefined;
   readonly check: ProgramCheck;
 }
@@ -255,16 +272,19 @@ const check = z.discriminatedUnion('kind', [
   }),
 ]);
 
-const inbound = z.strictObject({
-  target: localAddress('sidecar-target-exposed'),
-  protocol: z.literal('tcp'),
-  name: z
-    .string()
-    .regex(/^[A-Za-z_][A-Za-z0-9_]{0,62}$/, 'expected a name of A-Z, a-z, 0-9 and "_"')
-    .default('tcp'),
-  proxyProtocol: z.literal('v2').optional(),
-  check: check.prefault({}),
-});
+const program = { target: localAddress('sidecar-target-exposed'), check: check.prefault({}) };
+const inbound = z.discriminatedUnion('protocol', [
+  z.strictObject({
+    ...program,
+    protocol: z.literal('tcp'),
+    name: z
+      .string()
+      .regex(/^[A-Za-z_][A-Za-z0-9_]{0,62}$/, 'expected a name of A-Z, a-z, 0-9 and "_"')
+      .default('tcp'),
+    proxyProtocol: z.literal('v2').optional(),
+  }),
+  z.strictObject({ ...program, protocol: z.enum(['http', 'grpc']) }),
+]);
 
 const upstream = z.strictObject({
   protocol: z.enum(['tcp', 'http', 'grpc']),
@@ -281,6 +301,7 @@ const limits = z.strictObject({
   maxUpstreamRequests: limit().default(1000),
   maxHeaderBytes: limit({ min: KIB, max: 1024 * KIB }).default(16 * KIB),
   maxHeaders: limit().default(100),
+  maxRequests: limit().default(1000),
   maxRequestsPerConnection: limit().default(100),
   maxBufferedBytes: limit({ min: MIN_BUFFERED_BYTES, max: 64 * KIB * KIB }).default(256 * KIB),
   handshakeTimeoutMs: durationMs().default(5000),
