@@ -18,7 +18,7 @@ export interface Admission {
 const QUERY = /^[!-"$-~]*$/;
 const METHOD = /^[A-Z]{1,20}$/;
 /** Those that a caller in gRPC may say; the rest of `grpc-` belongs to libraries and proxies. */
-const CALLERS_GRPC = new Set([
+export const CALLERS_GRPC = new Set([
   'grpc-timeout',
   'grpc-encoding',
   'grpc-accept-encoding',

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { type EventSink, isClaim } from '@sallyport/core/spi';
+import type { EventSink } from '@sallyport/core/spi';
+import { CALLERS_GRPC, withoutClaims } from '../http/admission.js';
 import type { Incoming } from '../http/incoming.js';
-import type { Fields, RequestHead } from '../http/message.js';
+import type { RequestHead } from '../http/message.js';
 import { isGrpc, Refusal, refuse } from '../http/refusal.js';
 import { Relay, type RelayLimits } from '../http/relay.js';
 import type { RequestHandler } from '../http/server.js';
@@ -26,10 +27,15 @@ export interface LocalRequestsContext {
 
 /** What the program asks for: each request goes to the upstream that it names, or is refused. */
 export class LocalRequests implements RequestHandler {
-  readonly #context: LocalRequestsContext;
+  #context: LocalRequestsContext;
 
   constructor(context: LocalRequestsContext) {
     this.#context = context;
+  }
+
+  /** From the next request on. */
+  replace(declared: Pick<LocalRequestsContext, 'hosts' | 'upstreams'>): void {
+    this.#context = { ...this.#context, ...declared };
   }
 
   request(incoming: Incoming): void {
@@ -75,20 +81,11 @@ function headOf(incoming: Incoming, authority: string, path: string): RequestHea
     method,
     path,
     authority,
-    headers: withoutClaims(headers),
+    headers: isGrpc(incoming) ? { ...withoutClaims(headers, CALLERS_GRPC), te: 'trailers' } : withoutClaims(headers),
     hasBody,
     expectsContinue,
     ...(upgrade === undefined ? {} : { upgrade }),
   };
-}
-
-function withoutClaims(fields: Fields): Fields {
-  const kept: Record<string, string | readonly string[]> = {};
-  for (const [name, value] of Object.entries(fields)) {
-    // What gRPC itself says of a call, its deadline among it, begins as some claims do.
-    if (!isClaim(name) || /^grpc-[a-z-]+$/.test(name)) kept[name] = value;
-  }
-  return kept;
 }
 
 function grpcOnly(): Refusal {
