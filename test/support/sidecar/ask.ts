@@ -17,6 +17,7 @@ export interface Reply {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
   readonly text: string;
+  readonly bytes: Buffer;
   readonly trailers: IncomingHttpHeaders;
 }
 
@@ -35,8 +36,14 @@ async function askH1(address: string, { method, path, host, headers, body }: Que
   });
   outgoing.end(body);
   const [answer] = await once(outgoing, 'response');
-  const text = (await buffer(answer)).toString();
-  return { status: answer.statusCode, headers: answer.headers, text, trailers: answer.trailers };
+  const bytes = await buffer(answer);
+  return {
+    status: answer.statusCode,
+    headers: answer.headers,
+    bytes,
+    text: bytes.toString(),
+    trailers: answer.trailers,
+  };
 }
 
 async function askH2(address: string, { method, path, host, headers, body }: Question): Promise<Reply> {
@@ -53,8 +60,8 @@ async function askH2(address: string, { method, path, host, headers, body }: Que
     });
     if (body !== undefined) stream.end(body);
     const [found] = await once(stream, 'response');
-    const text = (await buffer(stream)).toString();
-    return { status: found[':status'], headers: found, text, trailers };
+    const bytes = await buffer(stream);
+    return { status: found[':status'], headers: found, bytes, text: bytes.toString(), trailers };
   } finally {
     session.destroy();
   }
