@@ -7,13 +7,14 @@ import {
   type Listener,
   type MethodPattern,
   type ParsedRule,
+  type RuleHandle,
   type TlsHandle,
   toRuleSource,
 } from '@sallyport/core/spi';
 import { listen, type MakeServerLane, parseServerOptions } from '@sallyport/transport-mtls/spi';
 import type { ListeningSockets } from './handover/listening-sockets.js';
 import { HttpLanes, type RequestCounts } from './http-lanes.js';
-import type { ResolvedInbound, ResolvedSidecarOptions } from './options.js';
+import type { ResolvedInbound, ResolvedSidecarOptions, SidecarOptions } from './options.js';
 import { Program } from './program.js';
 import { TcpLane } from './tcp-lane.js';
 
@@ -44,6 +45,9 @@ export class Inbound {
   readonly #program: Program;
   /** What has been opened, to be closed in reverse. */
   readonly #opened: (() => void | Promise<void>)[] = [];
+  readonly #authorizer = new Authorizer([]);
+  #rules: RuleHandle | undefined;
+  #judgeAnew = (): void => {};
   #listener: Listener | undefined;
   #lanes: HttpLanes | undefined;
 
@@ -78,18 +82,12 @@ export class Inbound {
   async open(): Promise<void> {
     const { name } = this.#options;
     const { tls, sockets, events, clock } = this.#context;
-    const rules = await toRuleSource(this.#options.authorize, 'sidecar.authorize').open({ events, clock });
-    this.#opened.push(() => rules.close());
-    const authorizer = new Authorizer(rules.current());
+    this.#opened.push(() => this.#rules?.close());
+    this.follow(await this.openRules(this.#options.authorize));
     this.#opened.push(() => this.#program.stop());
     await this.#program.start(clock);
-    const lanes = this.#newLanes(authorizer);
-    this.#tellOfUseless(rules.current());
-    rules.onChange((changed) => {
-      authorizer.replace(changed);
-      lanes.judgeAnew();
-      this.#tellOfUseless(changed);
-    });
+    const lanes = this.#newLanes();
+    this.#judgeAnew = () => lanes.judgeAnew();
     const listener = await listen(
       { service: name, tls, methods: [], events, clock },
       doorOptions(this.#options),
@@ -100,11 +98,30 @@ export class Inbound {
     this.#listener = listener;
   }
 
-  #newLanes(authorizer: Authorizer): Lanes {
+  /** Rules that `follow` puts in the place of those in force. Rejects with InsecureConfigurationError. */
+  async openRules(authorize: SidecarOptions['authorize']): Promise<RuleHandle> {
+    const { events, clock } = this.#context;
+    return await toRuleSource(authorize, 'sidecar.authorize').open({ events, clock });
+  }
+
+  /** From now on these are in force, and whatever becomes of them: whoever may not any more must leave. */
+  follow(rules: RuleHandle): void {
+    this.#rules?.close();
+    this.#rules = rules;
+    const apply = () => {
+      this.#authorizer.replace(rules.current());
+      this.#judgeAnew();
+      this.#tellOfUseless(rules.current());
+    };
+    apply();
+    rules.onChange(apply);
+  }
+
+  #newLanes(): Lanes {
     const { limits } = this.#options;
     const { protocol, proxyProtocol } = this.#inbound;
     const { events, clock } = this.#context;
-    const context = { events, clock, program: this.#program, authorizer };
+    const context = { events, clock, program: this.#program, authorizer: this.#authorizer };
     if (protocol === 'tcp') {
       const lane = new TcpLane({ method: this.#tunnel, proxyProtocol, limits }, context);
       return { makes: [lane.make], judgeAnew: () => lane.judgeAnew() };

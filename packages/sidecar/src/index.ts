@@ -1,3 +1,4 @@
+export { type LoadSidecarOptions, loadSidecar } from './config/file-sidecar.js';
 export { sidecarFileJsonSchema, type UpdateProcess } from './config/sidecar-document.js';
 export {
   type AmendedDocument,
@@ -11,4 +12,4 @@ export type { SuccessorOptions } from './handover/successor.js';
 export { type Update, type UpdateOptions, updateSidecar } from './handover/update-sidecar.js';
 export type { InboundOptions, SidecarLimits, SidecarOptions, UpstreamOptions } from './options.js';
 export { type RunSidecarOptions, runSidecar } from './run-sidecar.js';
-export { type Sidecar, sidecar } from './sidecar.js';
+export { type Sidecar, type SidecarChanges, sidecar } from './sidecar.js';

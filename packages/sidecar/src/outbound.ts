@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { UsageError } from '@sallyport/core';
 import {
   type Clock,
@@ -10,7 +11,7 @@ import {
 } from '@sallyport/core/spi';
 import type { DialTarget } from './dial.js';
 import type { ListeningSockets } from './handover/listening-sockets.js';
-import { type LocalAddress, textOf } from './local-address.js';
+import { textOf } from './local-address.js';
 import { expectedIdentity, type ResolvedSidecarOptions, type ResolvedUpstream } from './options.js';
 import { NamedUpstreams } from './outbound/named-upstreams.js';
 import type { PoolTarget } from './outbound/upstream-pool.js';
@@ -27,14 +28,26 @@ export interface OutboundContext {
   readonly sockets: ListeningSockets;
 }
 
+/** An upstream as it is in use. */
+interface InUse {
+  readonly upstream: ResolvedUpstream;
+  readonly target: Omit<UpstreamTarget, 'listen'>;
+  /** Of one that is reached by TCP. */
+  readonly port: UpstreamPort | undefined;
+  /** Of one that is reached by name. */
+  readonly named: PoolTarget | undefined;
+  /** Asks no registry any more. */
+  readonly forget: () => void;
+}
+
 /** What the program reaches through the sidecar. */
 export class Outbound {
   readonly #options: ResolvedSidecarOptions;
   readonly #context: OutboundContext;
-  readonly #ports = new Map<string, UpstreamPort>();
+  /** Ports of upstreams that are no more, with connections that have not come to their end. */
+  readonly #leaving = new Set<UpstreamPort>();
+  #inUse: ReadonlyMap<string, InUse> = new Map();
   #named: NamedUpstreams | undefined;
-  /** What has been opened, to be closed in reverse. */
-  readonly #opened: (() => void | Promise<void>)[] = [];
 
   constructor(options: ResolvedSidecarOptions, context: OutboundContext) {
     this.#options = options;
@@ -43,52 +56,108 @@ export class Outbound {
 
   /** Where the program reaches each upstream: `127.0.0.1:7001` or `unix:/path`. Those that it reaches by name share one. */
   get addresses(): Readonly<Record<string, string>> {
-    const addresses = new Map([...this.#ports].map(([name, { address }]) => [name, address]));
-    for (const name of this.#named?.names ?? []) if (this.#named) addresses.set(name, this.#named.address);
-    return Object.fromEntries([...addresses].map(([name, address]) => [name, textOf(address)]));
+    const addresses = [...this.#inUse].flatMap(([name, { port }]) => {
+      const address = port?.address ?? this.#named?.address;
+      return address ? [[name, textOf(address)] as const] : [];
+    });
+    return Object.fromEntries(addresses);
   }
 
   /** Connections of the program. */
   get connections(): number {
-    return [...this.#ports.values()].reduce((sum, port) => sum + port.connections, this.#named?.connections ?? 0);
+    return this.#ports.reduce((sum, port) => sum + port.connections, this.#named?.connections ?? 0);
   }
 
   /** Rejects with CallError when an address cannot be had; `close` releases the others. */
   async open(): Promise<void> {
-    const { outbound, upstreams } = this.#options;
-    const named = new Map<string, PoolTarget>();
-    for (const [name, upstream] of Object.entries(upstreams)) {
-      const target = this.#targetOf(name, upstream);
-      const servers = new Servers(this.#sourceOf(name, upstream, target), this.#context.clock);
-      if (upstream.protocol !== 'tcp') named.set(name, { ...target, servers, protocol: upstream.protocol });
-      else if (upstream.listen) await this.#openPort({ ...target, servers, listen: upstream.listen });
+    const { outbound, upstreams, limits } = this.#options;
+    this.#inUse = await this.#prepare(upstreams);
+    if (!outbound) return;
+    const named = new NamedUpstreams(namedOf(this.#inUse), { ...this.#context, limits, listen: outbound.listen });
+    this.#named = named;
+    await named.bind();
+  }
+
+  /**
+   * Other upstreams from now on. Open connections stay: those to what is no upstream any more for at most `graceMs`. Rejects with
+   * CallError when an address cannot be had; then everything stays as it is.
+   */
+  async replace(upstreams: ResolvedSidecarOptions['upstreams'], graceMs: number): Promise<void> {
+    const before = this.#inUse;
+    const after = await this.#prepare(upstreams);
+    this.#inUse = after;
+    this.#named?.replace(namedOf(after), graceMs);
+    const ports = new Set([...after.values()].map(({ port }) => port));
+    for (const { target, port } of after.values()) port?.retarget(target);
+    for (const [name, old] of before) {
+      if (after.get(name) === old) continue;
+      old.forget();
+      if (old.port && !ports.has(old.port)) void this.#leave(old.port, graceMs);
     }
-    if (outbound) await this.#openNamed(named, outbound.listen);
   }
 
   /** Takes no new connection, and lets the open ones end by themselves for at most `graceMs`. */
   async drain(graceMs: number): Promise<void> {
-    await Promise.all([...this.#ports.values(), this.#named].map((port) => port?.drain(graceMs)));
+    await Promise.all([...this.#ports, this.#named].map((port) => port?.drain(graceMs)));
   }
 
   async close(): Promise<void> {
-    this.#ports.clear();
+    await this.#named?.close();
+    await Promise.all(this.#ports.map((port) => port.close()));
+    for (const { forget } of this.#inUse.values()) forget();
+    this.#inUse = new Map();
     this.#named = undefined;
-    for (let close = this.#opened.pop(); close; close = this.#opened.pop()) await close();
   }
 
-  async #openPort(target: UpstreamTarget): Promise<void> {
-    const port = new UpstreamPort(target, { ...this.#context, limits: this.#options.limits });
-    this.#opened.push(() => port.close());
+  get #ports(): UpstreamPort[] {
+    return [...[...this.#inUse.values()].flatMap(({ port }) => port ?? []), ...this.#leaving];
+  }
+
+  async #leave(port: UpstreamPort, graceMs: number): Promise<void> {
+    this.#leaving.add(port);
+    await port.drain(graceMs);
+    this.#leaving.delete(port);
+  }
+
+  /** What is as it was stays in use. All or nothing: when it rejects, nothing is open that was not before. */
+  async #prepare(upstreams: ResolvedSidecarOptions['upstreams']): Promise<ReadonlyMap<string, InUse>> {
+    const prepared = new Map<string, InUse>();
+    const made: { close(): unknown }[] = [];
+    try {
+      for (const [name, upstream] of Object.entries(upstreams)) {
+        const before = this.#inUse.get(name);
+        if (before && isDeepStrictEqual(before.upstream, upstream)) {
+          prepared.set(name, before);
+          continue;
+        }
+        const target = this.#targetOf(name, upstream);
+        const source = this.#sourceOf(name, upstream, target);
+        made.push({ close: source.forget });
+        const servers = new Servers(source.servers, this.#context.clock);
+        const reached = { ...target, servers };
+        const port = await this.#portOf(upstream, reached, before);
+        if (port && port !== before?.port) made.push(port);
+        const named = upstream.protocol === 'tcp' ? undefined : { ...reached, protocol: upstream.protocol };
+        prepared.set(name, { upstream, target: reached, port, named, forget: source.forget });
+      }
+      return prepared;
+    } catch (error) {
+      for (const one of made) await one.close();
+      throw error;
+    }
+  }
+
+  /** The one that listens there already serves on, so that nobody is turned away. */
+  async #portOf(
+    { listen }: ResolvedUpstream,
+    target: Omit<UpstreamTarget, 'listen'>,
+    before: InUse | undefined,
+  ): Promise<UpstreamPort | undefined> {
+    if (!listen) return undefined;
+    if (before?.port && isDeepStrictEqual(before.upstream.listen, listen)) return before.port;
+    const port = new UpstreamPort({ ...target, listen }, { ...this.#context, limits: this.#options.limits });
     await port.bind();
-    this.#ports.set(target.name, port);
-  }
-
-  async #openNamed(upstreams: ReadonlyMap<string, PoolTarget>, listen: LocalAddress): Promise<void> {
-    const named = new NamedUpstreams(upstreams, { ...this.#context, limits: this.#options.limits, listen });
-    this.#opened.push(() => named.close());
-    await named.bind();
-    this.#named = named;
+    return port;
   }
 
   #targetOf(name: string, upstream: ResolvedUpstream): DialTarget {
@@ -107,14 +176,21 @@ export class Outbound {
     return registry?.reach === 'machine' || (listen !== undefined && isLoopback(listen.host));
   }
 
-  #sourceOf(name: string, { addresses, service }: ResolvedUpstream, { expect, endpoints }: DialTarget): ServerSource {
-    if (addresses !== undefined) return fixedServers(name, addresses, expect);
+  #sourceOf(
+    name: string,
+    { addresses, service }: ResolvedUpstream,
+    { expect, endpoints }: DialTarget,
+  ): { readonly servers: ServerSource; readonly forget: () => void } {
+    if (addresses !== undefined) return { servers: fixedServers(name, addresses, expect), forget: () => {} };
     const { session, events, clock } = this.#context;
     const { registry } = this.#options;
     // The options were refused otherwise.
     if (!session || !registry || service === undefined) throw new UsageError('an upstream without servers');
     const view = followService({ service, session, registry: registry.kind, events, clock, endpoints });
-    this.#opened.push(() => view.close());
-    return view;
+    return { servers: view, forget: () => view.close() };
   }
+}
+
+function namedOf(inUse: ReadonlyMap<string, InUse>): ReadonlyMap<string, PoolTarget> {
+  return new Map([...inUse].flatMap(([name, { named }]) => (named ? [[name, named]] : [])));
 }

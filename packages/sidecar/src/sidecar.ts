@@ -68,20 +68,29 @@ export interface Sidecar {
    * does not come to serve, and with UsageError when this one does not; nothing has changed then.
    */
   handOver(options?: SuccessorOptions): Promise<number>;
+  /**
+   * Takes other upstreams or rules into use while it runs; what is left out stays. Open connections stay: those of callers that the new
+   * rules keep out are cut, those to what is no upstream any more have `drain.graceMs` to end. Rejects with
+   * InsecureConfigurationError, with CallError (an address cannot be had) or with UsageError (not ready); nothing has changed then.
+   */
+  replace(changes: SidecarChanges): Promise<void>;
   /** Takes no new connection, lets the open ones end for `drain.graceMs`, closes. Twice, or before `start`, is harmless. */
   stop(): Promise<void>;
 }
 
+/** What may change while a sidecar runs. */
+export type SidecarChanges = Pick<SidecarOptions, 'upstreams' | 'authorize'>;
+
 /** Options that are not secure are not thrown here but by `start()`, all of them at once. */
 export function sidecar(options: SidecarOptions): Sidecar {
-  return new SidecarInstance(parseSidecarOptions(options), options);
+  return new SidecarInstance(options);
 }
 
-class SidecarInstance implements Sidecar {
+export class SidecarInstance implements Sidecar {
   readonly name: string;
   readonly #parsed: ParsedSidecarOptions;
-  readonly #clock: Clock;
-  readonly #events: EventBus;
+  protected readonly clock: Clock;
+  protected readonly events: EventBus;
   readonly #sockets: ListeningSockets;
   /** What has been opened, to be closed in reverse. */
   readonly #opened: (() => void | Promise<void>)[] = [];
@@ -92,16 +101,20 @@ class SidecarInstance implements Sidecar {
   #inbound: Inbound | undefined;
   #outbound: Outbound | undefined;
   #told: string | undefined;
+  #given: SidecarOptions;
   #handingOver = false;
+  #replacing: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
 
-  constructor(parsed: ParsedSidecarOptions, given: SidecarOptions) {
+  constructor(given: SidecarOptions) {
+    const parsed = parseSidecarOptions(given);
     this.#parsed = parsed;
+    this.#given = given;
     this.name = parsed.value?.name ?? (typeof given?.name === 'string' ? given.name : '(unnamed)');
-    this.#clock = parsed.value?.clock ?? systemClock;
+    this.clock = parsed.value?.clock ?? systemClock;
     this.#sockets = parsed.value?.sockets ?? new ListeningSockets();
-    this.#events = new EventBus(this.name, this.#clock, parsed.logger ?? consoleLogger());
+    this.events = new EventBus(this.name, this.clock, parsed.logger ?? consoleLogger());
   }
 
   get state(): ServiceState {
@@ -114,7 +127,7 @@ class SidecarInstance implements Sidecar {
     const problem = this.#inbound?.programProblem;
     if (problem !== undefined) reasons.push(`the program cannot be reached: ${problem}`);
     if (this.#session?.state === 'down') reasons.push('the registry is down');
-    if (this.#tls) reasons.push(...identityProblems(this.#tls, this.#clock.now()));
+    if (this.#tls) reasons.push(...identityProblems(this.#tls, this.clock.now()));
     return { ready: reasons.length === 0, reasons };
   }
 
@@ -133,7 +146,7 @@ class SidecarInstance implements Sidecar {
   on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
   on(type: '*', listener: EventListener): () => void;
   on(type: never, listener: never): () => void {
-    return this.#events.on(type, listener);
+    return this.events.on(type, listener);
   }
 
   async check(): Promise<readonly Violation[]> {
@@ -158,17 +171,23 @@ class SidecarInstance implements Sidecar {
       throw new UsageError(`the sidecar of ${this.name} is ${this.#handingOver ? 'being handed over' : this.#state}`);
     }
     this.#handingOver = true;
-    this.#events.emit('handover', { state: 'started', detail: '' });
+    this.events.emit('handover', { state: 'started', detail: '' });
     try {
       const pid = await startSuccessor(this.#sockets, options);
       this.#sockets.handedOver();
-      this.#events.emit('handover', { state: 'completed', detail: `process ${pid}` });
+      this.events.emit('handover', { state: 'completed', detail: `process ${pid}` });
       return pid;
     } catch (error) {
       this.#handingOver = false;
-      this.#events.emit('handover', { state: 'failed', detail: (error as Error).message });
+      this.events.emit('handover', { state: 'failed', detail: (error as Error).message });
       throw error;
     }
+  }
+
+  replace(changes: SidecarChanges): Promise<void> {
+    const replaced = this.#replacing.then(() => this.#replace(changes));
+    this.#replacing = replaced.catch(ignore);
+    return replaced;
   }
 
   stop(): Promise<void> {
@@ -188,8 +207,8 @@ class SidecarInstance implements Sidecar {
       await this.#register(options, tls, session);
       this.#become('ready');
       this.#tellReadiness();
-      for (const socket of this.#sockets.serving()) this.#events.emit('socket-unclaimed', { socket });
-      const patrol = every(this.#clock, CHECK_MS, () => this.#tellReadiness());
+      for (const socket of this.#sockets.serving()) this.events.emit('socket-unclaimed', { socket });
+      const patrol = every(this.clock, CHECK_MS, () => this.#tellReadiness());
       this.#opened.push(() => patrol.cancel());
     } catch (error) {
       await this.#unwind();
@@ -205,7 +224,7 @@ class SidecarInstance implements Sidecar {
     const tls = await this.#openIdentity(found);
     if (tls && options && template && found.length === 0) return { tls, options, template };
     const refused = distinct(found);
-    this.#events.emit('configuration-refused', { violations: refused });
+    this.events.emit('configuration-refused', { violations: refused });
     throw new InsecureConfigurationError(`the sidecar of ${this.name}`, refused);
   }
 
@@ -213,7 +232,7 @@ class SidecarInstance implements Sidecar {
   async #openIdentity(found: Violation[]): Promise<TlsHandle | undefined> {
     if (!this.#parsed.tls) return undefined;
     try {
-      const tls = await this.#parsed.tls.open({ events: this.#events, clock: this.#clock });
+      const tls = await this.#parsed.tls.open({ events: this.events, clock: this.clock });
       this.#opened.push(() => tls.close());
       found.push(...this.#identityMismatch(tls));
       return tls;
@@ -245,8 +264,8 @@ class SidecarInstance implements Sidecar {
       tls,
       template,
       session,
-      events: this.#events,
-      clock: this.#clock,
+      events: this.events,
+      clock: this.clock,
       sockets: this.#sockets,
     });
     this.#opened.push(() => outbound.close());
@@ -255,7 +274,7 @@ class SidecarInstance implements Sidecar {
   }
 
   async #openRegistry({ registry }: ResolvedSidecarOptions, tls: TlsHandle): Promise<RegistrySession | undefined> {
-    const session = await registry?.open({ service: this.name, events: this.#events, clock: this.#clock, tls });
+    const session = await registry?.open({ service: this.name, events: this.events, clock: this.clock, tls });
     if (session) this.#opened.push(() => session.close());
     this.#session = session;
     return session;
@@ -264,8 +283,8 @@ class SidecarInstance implements Sidecar {
   async #openInbound(options: ResolvedSidecarOptions, inbound: ResolvedInbound, tls: TlsHandle): Promise<void> {
     const door = new Inbound(options, inbound, {
       tls,
-      events: this.#events,
-      clock: this.#clock,
+      events: this.events,
+      clock: this.clock,
       sockets: this.#sockets,
       onProgramChange: () => this.#programChanged(),
     });
@@ -293,7 +312,7 @@ class SidecarInstance implements Sidecar {
         zone,
         contracts: [],
       },
-      { session, registry: registry.kind, events: this.#events, clock: this.#clock },
+      { session, registry: registry.kind, events: this.events, clock: this.clock },
     );
     this.#registration = registration;
     this.#opened.push(() => registration.close());
@@ -305,9 +324,31 @@ class SidecarInstance implements Sidecar {
     this.#tellReadiness();
   }
 
+  async #replace({ upstreams, authorize }: SidecarChanges): Promise<void> {
+    const [inbound, outbound] = [this.#inbound, this.#outbound];
+    if (this.#state !== 'ready' || !outbound) throw new UsageError(`the sidecar of ${this.name} is ${this.#state}`);
+    const given = {
+      ...this.#given,
+      ...(upstreams === undefined ? {} : { upstreams }),
+      ...(authorize === undefined ? {} : { authorize }),
+    };
+    const { value, violations } = parseSidecarOptions(given);
+    if (!value) throw new InsecureConfigurationError(`the sidecar of ${this.name}`, violations);
+    const rules = authorize === undefined ? undefined : await inbound?.openRules(authorize);
+    try {
+      await outbound.replace(value.upstreams, value.drain.graceMs);
+    } catch (error) {
+      rules?.close();
+      throw error;
+    }
+    if (rules) inbound?.follow(rules);
+    this.#given = given;
+  }
+
   async #stop(): Promise<void> {
-    // A start under way is not interrupted: it ends by itself, one way or the other.
+    // A start or a change under way is not interrupted: it ends by itself, one way or the other.
     await this.#starting?.catch(ignore);
+    await this.#replacing;
     if (this.#state === 'stopped') return;
     if (this.#state === 'created') return this.#become('stopped');
     this.#become('draining');
@@ -341,14 +382,14 @@ class SidecarInstance implements Sidecar {
     const answer = reasons.join(';');
     if (this.#state === 'validated' || answer === this.#told) return;
     this.#told = answer;
-    this.#events.emit('readiness', { ready, reasons });
+    this.events.emit('readiness', { ready, reasons });
   }
 
   #become(state: ServiceState): void {
     if (this.#state === state) return;
     const from = this.#state;
     this.#state = state;
-    this.#events.emit('service-state', { from, to: state });
+    this.events.emit('service-state', { from, to: state });
   }
 }
 

@@ -22,13 +22,13 @@ type Eviction = Pick<EventMap['connection-closed-by-policy'], 'reason' | 'detail
 
 /** The port of one upstream on this machine: whatever the program sends there goes to a server that proved who it is, and nowhere else. */
 export class UpstreamPort {
-  readonly #target: UpstreamTarget;
   readonly #context: UpstreamContext;
   readonly #server: NetServer;
   readonly #open = new Set<Tunnel>();
   readonly #locals = new Set<Socket>();
   readonly #closing = new AbortController();
   readonly #unsubscribe: () => void;
+  #target: UpstreamTarget;
   #address: LocalAddress;
 
   constructor(target: UpstreamTarget, context: UpstreamContext) {
@@ -65,6 +65,11 @@ export class UpstreamPort {
       this.#context.events.emit('accept-failed', { detail: error.code ?? error.name });
     });
     this.#context.events.emit('listening', { address: textOf(this.#address) });
+  }
+
+  /** The next connections go to other servers, or expect somebody else there; the open ones stay as they are. */
+  retarget(target: Omit<UpstreamTarget, 'listen'>): void {
+    this.#target = { ...target, listen: this.#target.listen };
   }
 
   /** Takes no new connection, and lets the open ones end by themselves for at most `graceMs`. */

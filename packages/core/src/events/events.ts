@@ -86,8 +86,8 @@ export interface EventMap {
   'certificates-revoked': { identity: string; serials: readonly string[]; reason: string; by: string };
   /** It cannot sign, write or publish now; what it published last stays. */
   'authority-degraded': { detail: string };
-  // Configuration of the gateway
-  'config-reloaded': { file: string; routes: number };
+  // Configuration of a gateway, which has routes, or of a sidecar, which has upstreams
+  'config-reloaded': { file: string; routes?: number; upstreams?: number };
   /** The last good configuration stays in force. */
   'config-reload-failed': { file: string; detail: string };
   // Lifecycle

@@ -66,7 +66,9 @@ function sentence(event: SallyportEvent): string {
     case 'authority-degraded':
       return `the authority cannot do all it should: ${event.detail}`;
     case 'config-reloaded':
-      return `now ${event.routes} routes from ${event.file}`;
+      return event.routes === undefined
+        ? `now ${event.upstreams} upstreams from ${event.file}`
+        : `now ${event.routes} routes from ${event.file}`;
     case 'config-reload-failed':
       return `kept the last good configuration of ${event.file}: ${event.detail}`;
     case 'service-state':

@@ -8,6 +8,14 @@ import { MAX_FILE_BYTES } from './file-safety.js';
 /** Writers seldom write once: a change is looked at when the dust has settled. */
 const DEBOUNCE_MS = 50;
 
+/** The soon() of every watch that is open. */
+const watches = new Set<() => void>();
+
+/** Every watch of the process looks at its files now, as after a change that the system did not report: what SIGHUP asks for. */
+export function lookAtFiles(): void {
+  for (const look of watches) look();
+}
+
 export interface FileWatchOptions {
   readonly clock: Clock;
   /** How often to look even if the system reports nothing: network file systems and some containers never do. */
@@ -75,9 +83,11 @@ export async function watchFiles(paths: readonly string[], options: FileWatchOpt
   await watchFolders();
   known = await fingerprints(files);
   const poll = every(options.clock, options.pollMs, () => void look());
+  watches.add(soon);
   return {
     close() {
       closed = true;
+      watches.delete(soon);
       poll.cancel();
       pending?.cancel();
       for (const { watcher } of folders.values()) watcher.close();

@@ -91,7 +91,8 @@ export class ListeningSockets {
 
     this.#bound.set(name, { server, file });
     server.once('close', () => {
-      this.#bound.delete(name);
+      // Another one may have taken its name: of an upstream that moved.
+      if (this.#bound.get(name)?.server === server) this.#bound.delete(name);
       if (file !== undefined && !this.#handedOver) unlinkSilently(file);
     });
     return 'path' in address ? address : { host: address.host, port: portOf(server) };

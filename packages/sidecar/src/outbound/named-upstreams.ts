@@ -6,7 +6,7 @@ import { H2Server } from '../http/h2-server.js';
 import type { LocalAddress } from '../local-address.js';
 import { BalancedTarget } from './balanced-target.js';
 import { LocalListener } from './local-listener.js';
-import { LocalRequests, type NamedUpstream } from './local-requests.js';
+import { LocalRequests, type LocalRequestsContext, type NamedUpstream } from './local-requests.js';
 import { type PoolTarget, UpstreamPool } from './upstream-pool.js';
 import { VirtualHosts } from './virtual-hosts.js';
 
@@ -16,34 +16,32 @@ export interface NamedUpstreamsContext extends DialContext {
   readonly sockets: ListeningSockets;
 }
 
+interface InUse {
+  readonly pool: UpstreamPool;
+  readonly upstream: NamedUpstream;
+}
+
 /** The upstreams that the program reaches by their names, over HTTP, and the one place where it does. */
 export class NamedUpstreams {
-  readonly names: readonly string[];
-  readonly #pools: readonly UpstreamPool[];
+  readonly #context: NamedUpstreamsContext;
+  readonly #requests: LocalRequests;
   readonly #listener: LocalListener;
+  /** Those of upstreams that are no more, with requests under way. */
+  readonly #leaving = new Set<UpstreamPool>();
+  #inUse = new Map<PoolTarget, InUse>();
 
   constructor(targets: ReadonlyMap<string, PoolTarget>, context: NamedUpstreamsContext) {
+    this.#context = context;
     const { listen, limits, events } = context;
-    const pools: UpstreamPool[] = [];
-    const upstreams = new Map<string, NamedUpstream>();
-    for (const [name, target] of targets) {
-      const pool = new UpstreamPool(target, context);
-      pools.push(pool);
-      const balanced = new BalancedTarget(name, pool, { maxRequests: limits.maxUpstreamRequests, events });
-      upstreams.set(name, { protocol: target.protocol, target: balanced });
-    }
-    this.names = [...targets.keys()];
-    this.#pools = pools;
-    const handler = new LocalRequests({
-      hosts: new VirtualHosts(this.names, () => ('port' in this.address ? this.address.port : undefined)),
-      upstreams,
+    this.#requests = new LocalRequests({
+      ...this.#declared(targets),
       refusesPages: !('path' in listen),
       limits,
       events,
     });
     this.#listener = new LocalListener(
       { listen, maxConnections: limits.maxUpstreamConnections, prefaceTimeoutMs: limits.headersTimeoutMs },
-      { ...context, handler, h1: new H1Server(limits), h2: new H2Server(limits) },
+      { ...context, handler: this.#requests, h1: new H1Server(limits), h2: new H2Server(limits) },
     );
   }
 
@@ -66,8 +64,41 @@ export class NamedUpstreams {
     await this.#listener.drain(graceMs);
   }
 
+  /** Others from the next request on; a target that was in use keeps its connections. The rest have `graceMs` to end. */
+  replace(targets: ReadonlyMap<string, PoolTarget>, graceMs: number): void {
+    const before = [...this.#inUse.values()];
+    this.#requests.replace(this.#declared(targets));
+    const after = new Set([...this.#inUse.values()].map(({ pool }) => pool));
+    for (const { pool } of before) {
+      if (after.has(pool)) continue;
+      this.#leaving.add(pool);
+      pool.drain(graceMs, () => this.#leaving.delete(pool));
+    }
+  }
+
   async close(): Promise<void> {
     await this.#listener.close();
-    for (const pool of this.#pools) pool.close();
+    for (const { pool } of this.#inUse.values()) pool.close();
+    for (const pool of this.#leaving) pool.close();
+  }
+
+  #declared(targets: ReadonlyMap<string, PoolTarget>): Pick<LocalRequestsContext, 'hosts' | 'upstreams'> {
+    const { limits, events } = this.#context;
+    const inUse = new Map<PoolTarget, InUse>();
+    const upstreams = new Map<string, NamedUpstream>();
+    for (const [name, target] of targets) {
+      const known = this.#inUse.get(target);
+      const pool = known?.pool ?? new UpstreamPool(target, this.#context);
+      const options = { maxRequests: limits.maxUpstreamRequests, events };
+      const upstream = known?.upstream ?? {
+        protocol: target.protocol,
+        target: new BalancedTarget(name, pool, options),
+      };
+      inUse.set(target, { pool, upstream });
+      upstreams.set(name, upstream);
+    }
+    this.#inUse = inUse;
+    const port = () => ('port' in this.address ? this.address.port : undefined);
+    return { hosts: new VirtualHosts(targets.keys(), port), upstreams };
   }
 }

@@ -58,6 +58,15 @@ export class UpstreamPool {
     this.#target.servers.failed(server);
   }
 
+  /** Takes no new request, lets those under way end for at most `graceMs`, and calls back when it is closed. */
+  drain(graceMs: number, onClosed: () => void): void {
+    for (const channel of [...this.#channels]) channel.retire();
+    this.#context.clock.after(graceMs, () => {
+      this.close();
+      onClosed();
+    });
+  }
+
   close(): void {
     this.#closing.abort();
     this.#unsubscribe();
