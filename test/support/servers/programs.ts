@@ -14,8 +14,11 @@ export type ServerProgram =
   | 'postgres'
   | 'initdb'
   | 'psql'
+  | 'haproxy'
   | 'nginx'
+  | 'nginx-stream'
   | 'python3'
+  | 'stunnel'
   | 'systemd-notify'
   | 'systemd-analyze'
   | 'systemd-socket-activate'
@@ -57,6 +60,7 @@ function isThere(name: ServerProgram): boolean {
 }
 
 function versionFlag(name: ServerProgram): string {
-  if (name === 'nginx') return '-v';
-  return /^(?:etcd-|redis-|chromium-|python3|systemd-|postgres|initdb|psql)/.test(name) ? '--version' : 'version';
+  if (/^(?:haproxy|nginx)/.test(name)) return '-v';
+  if (name === 'stunnel') return '-version';
+  return /^(?:consul|etcdctl)-/.test(name) ? 'version' : '--version';
 }
