@@ -4,6 +4,7 @@ import { consul } from '@sallyport/registry-consul';
 import { etcd } from '@sallyport/registry-etcd';
 import {
   handedSockets,
+  loadSidecar,
   readSidecarConfig,
   runSidecar,
   type SidecarOptions,
@@ -23,7 +24,10 @@ async function run(flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal: T
   const { options, pidFile, violations } = await judged(given);
   if (violations.length > 0 || !options) return refused(violations, given, terminal);
   const sockets = handedSockets(env);
-  await runSidecar(sidecar({ ...options, sockets }), pidFile === undefined ? {} : { pidFile });
+  const { file, amend } = given;
+  const started =
+    file === undefined ? sidecar({ ...options, sockets }) : await loadSidecar(file, { amend, registries, sockets });
+  await runSidecar(started, pidFile === undefined ? {} : { pidFile });
   return Number(process.exitCode ?? 0);
 }
 
@@ -60,6 +64,8 @@ async function update(flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal
   }
 }
 
+const registries = { consul, etcd };
+
 export const sidecarCommands = { run, check, schema, update };
 
 interface Judged {
@@ -73,7 +79,7 @@ async function judged({ file, amend, named, violations }: ReadSidecarFlags): Pro
   const config = await readSidecarConfig({
     ...(file === undefined ? {} : { file }),
     amend,
-    registries: { consul, etcd },
+    registries,
   });
   const found = config.options ? await sidecar(config.options).check() : [];
   return {

@@ -1,4 +1,5 @@
 import { runService } from '@sallyport/core';
+import { lookAtFiles } from '@sallyport/core/spi';
 import { PidFile } from './handover/pid-file.js';
 import { ServiceManager } from './handover/service-manager.js';
 import type { Sidecar } from './sidecar.js';
@@ -9,7 +10,8 @@ export interface RunSidecarOptions {
 }
 
 /**
- * Starts the sidecar, and stops it on SIGTERM or SIGINT. SIGUSR2 updates it: the next process, in whatever version is installed by
+ * Starts the sidecar, and stops it on SIGTERM or SIGINT; a second one ends the process at once. SIGHUP looks at every file that is
+ * followed now: certificates, revocation lists, rules, the configuration. SIGUSR2 updates it: the next process, in whatever version is installed by
  * then, takes over the sockets, and this one drains and ends; when that one does not come to serve, this one goes on. Tells systemd
  * where it runs below it. Resolves once it has stopped; when it refuses to start, the reasons go to stderr and the exit code becomes 1.
  */
@@ -31,6 +33,7 @@ export async function runSidecar(sidecar: Sidecar, options: RunSidecarOptions = 
       (error: Error) => file?.write(`${new Date().toISOString()} ${error.message}`),
     );
   process.on('SIGUSR2', update);
+  process.on('SIGHUP', lookAtFiles);
   try {
     await runService(
       {
@@ -50,5 +53,6 @@ export async function runSidecar(sidecar: Sidecar, options: RunSidecarOptions = 
     );
   } finally {
     process.off('SIGUSR2', update);
+    process.off('SIGHUP', lookAtFiles);
   }
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import {
   chmodSync,
+  linkSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -12,7 +13,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type FileWatch, systemClock, watchFiles } from '@sallyport/core/spi';
+import { type FileWatch, lookAtFiles, systemClock, watchFiles } from '@sallyport/core/spi';
 import { runNode } from '../../../support/child.js';
 import { type TemporaryFolder, temporaryFolder } from '../../../support/temporary-folder.js';
 
@@ -45,6 +46,18 @@ describe('file watch', () => {
     for (let waited = 0; changes === before && waited < 3_000; waited += 10) await sleep(10);
     assert.equal(changes, before + 1);
   }
+
+  it('looks at once when it is told to, at what nobody has reported', async () => {
+    // Whoever watches the folder of one name hears nothing of what is written by another.
+    const elsewhere = join(folder.path, 'a.pem');
+    linkSync(file, elsewhere);
+    await watching([file], NEVER_MS);
+    writeFileSync(elsewhere, 'two');
+    await sleep(100);
+    assert.equal(changes, 0);
+
+    await changeOf(lookAtFiles);
+  });
 
   for (const [how, pollMs] of [
     ['the system reports it', NEVER_MS],
