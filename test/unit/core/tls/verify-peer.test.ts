@@ -132,6 +132,21 @@ describe('peer verification', () => {
     assert.equal(reason(verifyPeer(presented(caller), alone)), 'accepted');
   });
 
+  it('reads a leaf once, and asks each time what may have changed since', () => {
+    const caller = presented(prod.issue({ id: 'spiffe://prod.acme/svc/returning' }));
+    const first = verifyPeer(caller, alone);
+    const again = verifyPeer(caller, alone);
+    assert.ok(first.ok && again.ok);
+    assert.equal(again.peer, first.peer);
+
+    const revoking = materialOf(web, { crl: [prod.crl({ revoked: [first.peer.serial] })] });
+    const elsewhere = materialOf('spiffe://partner.example/svc/x', {}, partner);
+
+    assert.equal(reason(verifyPeer(caller, alone, first.peer.notAfter)), 'expired');
+    assert.equal(reason(verifyPeer(caller, revoking)), 'revoked');
+    assert.equal(reason(verifyPeer(caller, elsewhere)), 'wrong-trust-domain');
+  });
+
   it('T08 does not revoke the same serial of another issuer', () => {
     const own = new X509Certificate(prod.issue({ id: web }).certificatePem);
     const other = prod.intermediate().issueRaw({ id: web, serial: own.serialNumber });
