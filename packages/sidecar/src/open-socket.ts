@@ -1,13 +1,19 @@
 import { connect, type NetConnectOpts, type Socket } from 'node:net';
+import type { DirectReader } from './direct-reader.js';
 
 /** Probes of the operating system find a peer that is gone without a word, ms. */
 const KEEPALIVE_DELAY_MS = 60_000;
 
 /**
- * An open connection that keeps half-closed. Rejects after `timeoutMs`, or when the signal aborts; the message is the code of the
- * operating system.
+ * An open connection that keeps half-closed; paused, where a reader is given that takes its bytes. Rejects after `timeoutMs`, or when
+ * the signal aborts; the message is the code of the operating system.
  */
-export function openSocket(to: NetConnectOpts, timeoutMs: number, signal?: AbortSignal): Promise<Socket> {
+export function openSocket(
+  to: NetConnectOpts,
+  timeoutMs: number,
+  signal?: AbortSignal,
+  reader?: DirectReader,
+): Promise<Socket> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(new Error('it was given up'));
     const socket = connect({
@@ -16,7 +22,9 @@ export function openSocket(to: NetConnectOpts, timeoutMs: number, signal?: Abort
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: KEEPALIVE_DELAY_MS,
+      ...(reader ? { onread: reader.onread } : {}),
     });
+    if (reader) socket.pause();
     const timer = setTimeout(() => socket.destroy(new Error(`no connection within ${timeoutMs} ms`)), timeoutMs);
     const giveUp = () => socket.destroy(new Error('it was given up'));
     signal?.addEventListener('abort', giveUp);

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { type Clock, type EventSink, every, type Timer } from '@sallyport/core/spi';
+import type { DirectReader } from './direct-reader.js';
 import { type HealthCheck, lookAt } from './health-check.js';
 import { type LocalAddress, textOf } from './local-address.js';
 import { openSocket } from './open-socket.js';
@@ -53,11 +54,11 @@ export class Program {
     this.#stopping.abort();
   }
 
-  /** A connection of its own. Rejects when the program cannot be reached in time. */
-  async connect(signal?: AbortSignal): Promise<Socket> {
+  /** A connection of its own, paused if a reader is given for it. Rejects when the program cannot be reached in time. */
+  async connect(signal?: AbortSignal, reader?: DirectReader): Promise<Socket> {
     const { target, check, connectTimeoutMs } = this.#options;
     try {
-      const socket = await openSocket(target, connectTimeoutMs, signal);
+      const socket = await openSocket(target, connectTimeoutMs, signal, reader);
       // Whoever accepts connections need not be well, unless nothing else is asked of it.
       if (check.kind === 'tcp') this.#learn(undefined);
       return socket;

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import type { DirectReader } from './direct-reader.js';
 
 /** One of the two connections that a relay joins. */
 export interface RelayEnd {
@@ -8,6 +9,8 @@ export interface RelayEnd {
   reset(): void;
   /** Told of every piece that was read from it, bytes. */
   onRead?(bytes: number): void;
+  /** What reads it, where that is not its `data` events. It is paused until it is joined. */
+  readonly reader?: DirectReader;
 }
 
 /**
@@ -18,11 +21,30 @@ export interface RelayEnd {
 export function relay(a: RelayEnd, b: RelayEnd, maxBufferedBytes: number): void {
   pass(a, b.socket, maxBufferedBytes);
   pass(b, a.socket, maxBufferedBytes);
-  a.socket.once('close', () => over(a.socket, b));
-  b.socket.once('close', () => over(b.socket, a));
+  for (const [one, other] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    // Node goes on after a fatal alert of TLS, and what follows looks like a good end.
+    one.socket.once('error', () => {
+      one.socket.destroy();
+      other.reset();
+    });
+    one.socket.once('close', () => over(one.socket, other));
+  }
 }
 
 function pass(from: RelayEnd, to: Socket, maxBufferedBytes: number): void {
+  const source = from.socket;
+  if (from.reader) pour(from, from.reader, to);
+  else gatherInto(to, from, maxBufferedBytes);
+  to.on('drain', () => source.resume());
+  // An end without a word before it is told of whether anybody listens or not.
+  if (source.readableEnded) to.end();
+  else source.once('end', () => to.end());
+}
+
+function gatherInto(to: Socket, from: RelayEnd, maxBufferedBytes: number): void {
   const source = from.socket;
   source.on('data', (bytes: Buffer) => {
     from.onRead?.(bytes.length);
@@ -31,21 +53,30 @@ function pass(from: RelayEnd, to: Socket, maxBufferedBytes: number): void {
     to.write(bytes);
     if (to.writableLength >= maxBufferedBytes) source.pause();
   });
-  to.on('drain', () => source.resume());
-  // An end without a word before it is told of whether anybody listens or not.
-  if (source.readableEnded) to.end();
-  else source.once('end', () => to.end());
 }
 
-/** What arrives in one turn of the event loop leaves in one system call: TLS hands out a record of 16 KiB at a time. */
+/** One read, one write: large pieces that nobody copies or holds. The next is read once this one is on its way. */
+function pour(from: RelayEnd, reader: DirectReader, to: Socket): void {
+  reader.take = (bytes) => {
+    from.onRead?.(bytes.length);
+    if (to.destroyed || to.writableEnded) return true;
+    // A socket on which nothing waits has encrypted or copied the bytes when `write` returns; else they would wait in its queue.
+    return to.write(to.writableLength === 0 ? bytes : Buffer.from(bytes));
+  };
+}
+
+/** Sockets that have something to say at the end of this turn of the event loop. */
+const gathering: Socket[] = [];
+
+/** What arrives in one turn leaves in one system call: a peer may cut what it sends into as many records as it likes. */
 function gather(to: Socket): void {
   if (to.writableCorked > 0) return;
   to.cork();
-  setImmediate(uncork, to);
+  if (gathering.push(to) === 1) setImmediate(release);
 }
 
-function uncork(to: Socket): void {
-  to.uncork();
+function release(): void {
+  for (const to of gathering.splice(0)) to.uncork();
 }
 
 /** `gone` is closed. Whatever it had said in full is still delivered. */

@@ -9,6 +9,7 @@ import {
   reset,
   type ServerLane,
 } from '@sallyport/transport-mtls/spi';
+import { DirectReader } from './direct-reader.js';
 import { resetSocket } from './open-socket.js';
 import type { ResolvedLimits } from './options.js';
 import type { Program } from './program.js';
@@ -76,7 +77,7 @@ class Tunnel implements LaneConnection {
   readonly #peer: AcceptedPeer;
   readonly #clock: Clock;
   readonly #onReleased: () => void;
-  readonly #leaving = new AbortController();
+  #connecting: AbortController | undefined;
   #program: Socket | undefined;
   #grace: Timer | undefined;
 
@@ -95,13 +96,17 @@ class Tunnel implements LaneConnection {
     const caller = this.#socket;
     const { guard, identity } = this.#peer;
     caller.setTimeout(limits.idleTimeoutMs, () => this.cut());
+    const reader = new DirectReader();
+    this.#connecting = new AbortController();
     let local: Socket;
     try {
-      local = await program.connect(this.#leaving.signal);
+      local = await program.connect(this.#connecting.signal, reader);
     } catch {
       // The program has told of it; the caller learns that nobody took what it said.
       this.cut();
       return;
+    } finally {
+      this.#connecting = undefined;
     }
     if (caller.destroyed) {
       local.destroy();
@@ -111,9 +116,10 @@ class Tunnel implements LaneConnection {
     if (proxyProtocol) local.write(proxyHeader(caller, identity.id));
     relay(
       { socket: caller, reset: () => reset(caller), onRead: (bytes) => guard.message(bytes) },
-      { socket: local, reset: () => resetSocket(local), onRead: (bytes) => guard.sent(bytes) },
+      { socket: local, reset: () => resetSocket(local), onRead: (bytes) => guard.sent(bytes), reader },
       limits.maxBufferedBytes,
     );
+    local.resume();
   }
 
   /** TCP has no word for "go elsewhere": the connection has the grace to come to its end. */
@@ -128,7 +134,7 @@ class Tunnel implements LaneConnection {
 
   release(): void {
     this.#grace?.cancel();
-    this.#leaving.abort();
+    this.#connecting?.abort();
     this.#onReleased();
   }
 }

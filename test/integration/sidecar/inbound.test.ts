@@ -114,8 +114,12 @@ describe('the sidecar before a program (TCP)', () => {
     this.timeout(120_000);
     const atProgram = createHash('sha256');
     const piece = randomBytes(MIB);
+    let heardAll = false;
     await using app = await program((socket) => {
       socket.on('data', (bytes: Buffer) => atProgram.update(bytes));
+      socket.once('end', () => {
+        heardAll = true;
+      });
       send(socket).catch(() => {});
     });
     await using world = sidecarWorld();
@@ -135,6 +139,7 @@ describe('the sidecar before a program (TCP)', () => {
     const atCaller = createHash('sha256');
     web.socket.on('data', (bytes: Buffer) => atCaller.update(bytes));
     await Promise.all([send(web.socket), web.closed]);
+    await eventually(() => assert.ok(heardAll));
 
     assert.equal(atCaller.digest('hex'), wanted);
     assert.equal(atProgram.digest('hex'), wanted);
