@@ -98,13 +98,14 @@ class H1Sending implements Sending {
   readonly #head: RequestHead;
   readonly #signal: AbortSignal;
   #request: ClientRequest | undefined;
+  #response: IncomingMessage | undefined;
   #resolve: (answer: Answer) => void = ignore;
   #reject: (error: TargetFailure) => void = ignore;
   #onConnected: () => void = ignore;
   #onContinue: () => void = ignore;
   #isConnected = false;
   #isAborted = false;
-  #isAnswered = false;
+  #isBroken = false;
   #isRepeated = false;
 
   constructor(agent: ConnectingAgent, limits: TargetLimits, head: RequestHead, signal: AbortSignal) {
@@ -168,17 +169,22 @@ class H1Sending implements Sending {
     request.once('continue', () => this.#onContinue());
     request.once('response', (response) => this.#answered(response));
     request.once('upgrade', (response, socket: Socket, first) => {
+      if (!this.#head.upgrade) {
+        socket.destroy();
+        this.#reject(new TargetFailure('broken', 'the answer is in another protocol'));
+        return;
+      }
       socket.setTimeout(0);
-      this.#resolve({ ...answerOf(response, this.#head.method), upgraded: { socket, first } });
+      this.#resolve({ ...answerOf(response, this.#head.method), failure: none, upgraded: { socket, first } });
     });
     request.on('error', (error) => this.#failed(error));
     if (this.#isRepeated) request.end();
   }
 
   #answered(response: IncomingMessage): void {
-    this.#isAnswered = true;
+    this.#response = response;
     try {
-      this.#resolve(answerOf(response, this.#head.method));
+      this.#resolve({ ...answerOf(response, this.#head.method), failure: () => this.#failureOf(response) });
     } catch {
       this.#request?.destroy();
       this.#reject(new TargetFailure('broken', 'the answer is malformed'));
@@ -186,6 +192,8 @@ class H1Sending implements Sending {
   }
 
   #failed(error: Error): void {
+    this.#isBroken = true;
+    this.#response?.destroy();
     if (this.#mayRepeat()) {
       this.#isRepeated = true;
       this.#agent.closeIdle();
@@ -195,10 +203,15 @@ class H1Sending implements Sending {
     }
   }
 
+  /** Node takes the end of a connection for the end of an answer of unknown length, also when it is a reset. */
+  #failureOf({ complete }: IncomingMessage): TargetFailure | undefined {
+    return complete && !this.#isBroken ? undefined : new TargetFailure('broken', 'the answer broke off');
+  }
+
   /** RFC 9112 section 9.3.1: a kept connection may end at the very moment at which it is used again. */
   #mayRepeat(): boolean {
     const { method, hasBody, upgrade } = this.#head;
-    const isStale = this.#request?.reusedSocket === true && !this.#isAnswered;
+    const isStale = this.#request?.reusedSocket === true && !this.#response;
     return isStale && !this.#isAborted && !this.#isRepeated && !hasBody && !upgrade && IDEMPOTENT.has(method);
   }
 }
@@ -222,7 +235,7 @@ function headersOf({ method, authority, headers, hasBody, upgrade, expectsContin
   return written;
 }
 
-function answerOf(response: IncomingMessage, method: string): Answer {
+function answerOf(response: IncomingMessage, method: string): Omit<Answer, 'failure'> {
   const status = response.statusCode ?? 0;
   const headers = fieldsOf(response.rawHeaders);
   const isEmpty =
@@ -232,9 +245,10 @@ function answerOf(response: IncomingMessage, method: string): Answer {
     headers,
     hasBody: !isEmpty,
     body: response as Readable,
-    failure: () => new TargetFailure('broken', 'the answer broke off'),
     trailers: () => fieldsOf(response.rawTrailers),
   };
 }
+
+function none(): undefined {}
 
 function ignore(): void {}

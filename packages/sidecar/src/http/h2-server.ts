@@ -228,7 +228,11 @@ function refuse(stream: ServerHttp2Stream, refusal: Refusal): void {
 /** RFC 9113 section 8.1: a complete answer, then RST_STREAM, where the body is not wanted any more. */
 function stopReadingAfter(stream: ServerHttp2Stream): void {
   stream.once('finish', () => {
-    if (!stream.readableEnded && !stream.endAfterHeaders) stream.close(NGHTTP2_NO_ERROR);
+    if (stream.readableEnded || stream.endAfterHeaders) return;
+    // Node forgets to send the reset of a stream that is closed in this very turn.
+    setImmediate(() => {
+      if (!stream.destroyed) stream.close(NGHTTP2_NO_ERROR);
+    });
   });
 }
 

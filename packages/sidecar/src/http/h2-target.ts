@@ -19,7 +19,7 @@ import {
   type TargetLimits,
 } from './target.js';
 
-const { NGHTTP2_CANCEL, NGHTTP2_REFUSED_STREAM, NGHTTP2_FLAG_END_STREAM } = constants;
+const { NGHTTP2_NO_ERROR, NGHTTP2_CANCEL, NGHTTP2_REFUSED_STREAM, NGHTTP2_FLAG_END_STREAM } = constants;
 
 /** What servers take at once at least (RFC 9113 section 6.5.2), and so as long as they have not told. */
 const USUAL_STREAMS = 100;
@@ -170,6 +170,10 @@ class H2Sending implements Sending {
     stream.on('error', ignore);
     this.answer = new Promise((resolve, reject) => {
       let trailers: Fields = {};
+      let hasEnded = false;
+      stream.once('end', () => {
+        hasEnded = true;
+      });
       stream.once('trailers', (headers) => {
         trailers = h2Fields(headers);
       });
@@ -179,7 +183,7 @@ class H2Sending implements Sending {
           headers: h2Fields(headers),
           hasBody: (flags & NGHTTP2_FLAG_END_STREAM) === 0,
           body: stream as Readable,
-          failure: () => failureOf(stream),
+          failure: () => (hasEnded && stream.rstCode === NGHTTP2_NO_ERROR ? undefined : failureOf(stream)),
           trailers: () => trailers,
         });
       });

@@ -158,11 +158,13 @@ export class Relay {
       this.#options.onSent?.(bytes);
     });
     answer.body.once('end', () => {
+      if (answer.failure()) return;
       const trailers = answer.trailers();
       incoming.end(hasAny(trailers) ? trailers : undefined);
     });
     answer.body.once('close', () => {
-      if (!answer.body.readableEnded) this.#failed(answer.failure());
+      const failure = answer.failure();
+      if (failure) this.#failed(failure);
     });
   }
 

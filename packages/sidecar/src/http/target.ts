@@ -46,9 +46,10 @@ export interface Sending {
 }
 
 export interface Answer extends AnswerHead {
-  /** Ends with `end` when it is complete. A `close` without it: it broke off, and `failure` tells why. */
+  /** Node also ends what broke off: only `failure` tells whether it is complete. */
   readonly body: Readable;
-  failure(): TargetFailure;
+  /** At the end of the body: why it is not complete; undefined when it is. */
+  failure(): TargetFailure | undefined;
   /** After the end of the body. */
   trailers(): Fields;
   /** The connection, from here on bytes (status 101), and the first of them. */
