@@ -1,7 +1,7 @@
 import { request } from 'node:http';
 import { connect as connectHttp2 } from 'node:http2';
 import type { Socket } from 'node:net';
-import type { LocalAddress } from './local-address.js';
+import type { LocalAddress } from '@sallyport/core/spi';
 import { openSocket } from './open-socket.js';
 
 /** How to see whether the program is well. */

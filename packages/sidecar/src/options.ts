@@ -10,7 +10,9 @@ import {
   type IdentityTemplate,
   isLoopback,
   isVersion,
+  type LocalAddress,
   limit,
+  localAddress,
   made,
   metadataSchema,
   parseIdentityTemplate,
@@ -24,7 +26,6 @@ import {
 } from '@sallyport/core/spi';
 import { z } from 'zod';
 import type { ListeningSockets } from './handover/listening-sockets.js';
-import { type LocalAddress, localAddress } from './local-address.js';
 import type { ProgramCheck } from './program.js';
 
 export interface SidecarOptions {

@@ -6,12 +6,12 @@ import {
   followService,
   type IdentityTemplate,
   isLoopback,
+  localAddressText,
   type RegistrySession,
   type TlsHandle,
 } from '@sallyport/core/spi';
 import type { DialTarget } from './dial.js';
 import type { ListeningSockets } from './handover/listening-sockets.js';
-import { textOf } from './local-address.js';
 import { expectedIdentity, type ResolvedSidecarOptions, type ResolvedUpstream } from './options.js';
 import { NamedUpstreams } from './outbound/named-upstreams.js';
 import type { PoolTarget } from './outbound/upstream-pool.js';
@@ -58,7 +58,7 @@ export class Outbound {
   get addresses(): Readonly<Record<string, string>> {
     const addresses = [...this.#inUse].flatMap(([name, { port }]) => {
       const address = port?.address ?? this.#named?.address;
-      return address ? [[name, textOf(address)] as const] : [];
+      return address ? [[name, localAddressText(address)] as const] : [];
     });
     return Object.fromEntries(addresses);
   }

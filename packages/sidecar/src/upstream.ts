@@ -1,9 +1,16 @@
 import { createServer, type Server as NetServer, type Socket } from 'node:net';
-import { type Clock, type EventMap, revocationProblem, type Timer, type TlsMaterial } from '@sallyport/core/spi';
+import {
+  type Clock,
+  type EventMap,
+  type LocalAddress,
+  localAddressText,
+  revocationProblem,
+  type Timer,
+  type TlsMaterial,
+} from '@sallyport/core/spi';
 import { coarse, lifeOf, reset, spread } from '@sallyport/transport-mtls/spi';
 import { type DialContext, type DialTarget, dial, type Verified } from './dial.js';
 import type { ListeningSockets } from './handover/listening-sockets.js';
-import { type LocalAddress, textOf } from './local-address.js';
 import { resetSocket } from './open-socket.js';
 import { relay } from './relay.js';
 import type { Servers } from './servers.js';
@@ -64,7 +71,7 @@ export class UpstreamPort {
     this.#server.on('error', (error: NodeJS.ErrnoException) => {
       this.#context.events.emit('accept-failed', { detail: error.code ?? error.name });
     });
-    this.#context.events.emit('listening', { address: textOf(this.#address) });
+    this.#context.events.emit('listening', { address: localAddressText(this.#address) });
   }
 
   /** The next connections go to other servers, or expect somebody else there; the open ones stay as they are. */

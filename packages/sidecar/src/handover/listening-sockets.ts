@@ -1,7 +1,6 @@
 import { chmodSync, closeSync, renameSync, unlinkSync } from 'node:fs';
 import { isIP, type Server } from 'node:net';
-import { CallError } from '@sallyport/core/spi';
-import { type LocalAddress, textOf } from '../local-address.js';
+import { CallError, type LocalAddress, localAddressText } from '@sallyport/core/spi';
 import { openSocket } from '../open-socket.js';
 
 /** A listening socket that another process has opened. */
@@ -49,7 +48,9 @@ export class ListeningSockets {
       if (server.listening) server.close();
       if (error instanceof CallError) throw error;
       const why = bindProblem((error as NodeJS.ErrnoException).code ?? 'unknown error');
-      throw new CallError('UNAVAILABLE', `cannot listen on ${textOf(address)} for ${name}: ${why}`, { cause: error });
+      throw new CallError('UNAVAILABLE', `cannot listen on ${localAddressText(address)} for ${name}: ${why}`, {
+        cause: error,
+      });
     }
   }
 
@@ -82,7 +83,7 @@ export class ListeningSockets {
       if (difference !== undefined) {
         throw new CallError(
           'UNAVAILABLE',
-          `the socket that was handed as ${name} is bound to ${difference}, not to ${textOf(address)}`,
+          `the socket that was handed as ${name} is bound to ${difference}, not to ${localAddressText(address)}`,
         );
       }
       if (!handed.ownsFile) file = undefined;
@@ -140,7 +141,7 @@ function differenceOf(server: Server, address: LocalAddress): string | undefined
     !('path' in address) &&
     (isIP(address.host) === 0 || address.host === bound.address) &&
     (address.port === 0 || address.port === bound.port);
-  return isSame ? undefined : textOf({ host: bound.address, port: bound.port });
+  return isSame ? undefined : localAddressText({ host: bound.address, port: bound.port });
 }
 
 /** Node passes descriptors on to children but has no name for those of servers in its documentation. */

@@ -1,8 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
-import type { EventSink } from '@sallyport/core/spi';
+import { type EventSink, type LocalAddress, localAddressText } from '@sallyport/core/spi';
 import type { ListeningSockets } from '../handover/listening-sockets.js';
 import type { HttpConnection, HttpServer, RequestHandler } from '../http/server.js';
-import { type LocalAddress, textOf } from '../local-address.js';
 import { resetSocket } from '../open-socket.js';
 
 export interface LocalListenerOptions {
@@ -58,7 +57,7 @@ export class LocalListener {
     this.#server.on('error', (error: NodeJS.ErrnoException) => {
       events.emit('accept-failed', { detail: error.code ?? error.name });
     });
-    events.emit('listening', { address: textOf(this.#address) });
+    events.emit('listening', { address: localAddressText(this.#address) });
   }
 
   /** Takes no new connection, and lets requests under way end for at most `graceMs`. */

@@ -1,9 +1,8 @@
-import type { Clock } from '@sallyport/core/spi';
+import type { Clock, LocalAddress } from '@sallyport/core/spi';
 import type { DialContext } from '../dial.js';
 import type { ListeningSockets } from '../handover/listening-sockets.js';
 import { H1Server } from '../http/h1-server.js';
 import { H2Server } from '../http/h2-server.js';
-import type { LocalAddress } from '../local-address.js';
 import { BalancedTarget } from './balanced-target.js';
 import { LocalListener } from './local-listener.js';
 import { LocalRequests, type LocalRequestsContext, type NamedUpstream } from './local-requests.js';
