@@ -68,6 +68,31 @@ describe('examples', function () {
     assert.match(stdout, /^and once too often: 429 .*rate-limited/m);
   });
 
+  describe('06-sidecar', () => {
+    requireServers('python3');
+
+    it('makes two Python programs members of the mesh, keeps others out, and is updated while they talk', async () => {
+      const { code, stdout, stderr } = await example('06-sidecar/run.js');
+
+      assert.equal(code, 0, stdout + stderr);
+      assert.match(stdout, /^http:\/\/ledger\/v1\/entries\/42 200 .*"for": "spiffe:\/\/example.org\/svc\/shop"/m);
+      assert.match(stdout, /^http:\/\/ledger\/v1\/audits\/42 403 /m);
+      assert.match(stdout, /^http:\/\/billing\/v1\/invoices 421 /m);
+      assert.match(stdout, /^the reporter: http:\/\/ledger\/v1\/entries\/42 403 /m);
+      assert.match(stdout, /^meanwhile 200 of 200 answers were good$/m);
+      const gaps = [...stdout.matchAll(/^ {2}\[(\w+)\] .* at (--\w+):/gm)].map(
+        ([, severity, flag]) => `${severity} ${flag}`,
+      );
+      assert.deepEqual(gaps, [
+        'high --proxy_address',
+        'high --proxy_tls_ca_file',
+        'medium --proxy_update',
+        'medium --proxy_upstream',
+      ]);
+      assert.match(stdout, /^mended:$/m);
+    });
+  });
+
   it('07-rotation renews, changes its root and revokes a peer without a failed call', async () => {
     const { code, stdout, stderr } = await example('07-rotation/run.js', '--quick');
 
