@@ -23,8 +23,8 @@ export interface ServerSource {
 }
 
 export interface ReachOptions {
-  /** Until when the servers must be known, ms since the epoch. */
-  readonly deadlineAt: number;
+  /** Until the servers must be known, ms; after twice that time no other one is tried. */
+  readonly connectTimeoutMs: number;
   /** Nobody waits any more. */
   readonly giveUp: AbortSignal;
 }
@@ -58,12 +58,14 @@ export class Servers {
    * Connects to one of them by `connect`, and to another one when that fails. Rejects with CallError when they are not known in time,
    * and with NoServerError when none is left.
    */
-  async reach<T>(connect: (server: Server) => Promise<T>, { deadlineAt, giveUp }: ReachOptions): Promise<T> {
-    await this.#source.ready(deadlineAt);
+  async reach<T>(connect: (server: Server) => Promise<T>, { connectTimeoutMs, giveUp }: ReachOptions): Promise<T> {
+    const startedAt = Date.now();
+    await this.#source.ready(startedAt + connectTimeoutMs);
     const tried = new Set<string>();
     const failures: Error[] = [];
     for (;;) {
-      const server = this.pick(tried);
+      const isLate = Date.now() - startedAt > 2 * connectTimeoutMs;
+      const server = isLate ? undefined : this.pick(tried);
       if (!server) throw new NoServerError(failures);
       try {
         const connected = await connect(server);

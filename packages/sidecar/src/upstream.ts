@@ -13,7 +13,7 @@ import { type DialContext, type DialTarget, dial, type Verified } from './dial.j
 import type { ListeningSockets } from './handover/listening-sockets.js';
 import { resetSocket } from './open-socket.js';
 import { relay } from './relay.js';
-import type { Servers } from './servers.js';
+import type { Server, Servers } from './servers.js';
 
 export interface UpstreamContext extends DialContext {
   readonly clock: Clock;
@@ -121,12 +121,9 @@ export class UpstreamPort {
 
   /** Nothing has been sent until then, so trying elsewhere is safe. */
   #connect(giveUp: AbortSignal): Promise<Verified> {
-    const { servers } = this.#target;
-    const deadlineAt = Date.now() + this.#context.limits.connectTimeoutMs;
-    return servers.reach((server) => dial(server, this.#target, this.#context, { protocols: [], giveUp }), {
-      deadlineAt,
-      giveUp,
-    });
+    const connect = (server: Server) => dial(server, this.#target, this.#context, { protocols: [], giveUp });
+    const { connectTimeoutMs } = this.#context.limits;
+    return this.#target.servers.reach(connect, { connectTimeoutMs, giveUp });
   }
 
   #join(local: Socket, verified: Verified): void {

@@ -31,24 +31,20 @@ export class BalancedTarget implements Pick<HttpTarget, 'send'> {
   }
 
   async send(head: RequestHead, signal: AbortSignal): Promise<Sending> {
-    try {
-      return await this.#send(head, signal);
-    } catch (error) {
-      if (!signal.aborted) {
-        const detail = error instanceof Error ? error.message : 'sending failed';
-        this.#events.emit('upstream-unreachable', { upstream: this.#name, detail });
-      }
-      throw error;
-    }
-  }
-
-  #send(head: RequestHead, signal: AbortSignal): Promise<Sending> {
-    if (this.#running >= this.#maxRequests) {
-      throw new TargetFailure('unreachable', `${this.#running} requests are under way`);
-    }
+    if (this.#running >= this.#maxRequests) throw this.#failed(`${this.#running} requests are under way`);
     this.#running++;
     this.#budget.earn();
-    const onOver = () => this.#running--;
-    return Flight.begin(head, { pool: this.#pool, budget: this.#budget, signal, onOver });
+    return Flight.begin(head, {
+      pool: this.#pool,
+      budget: this.#budget,
+      signal,
+      onFailure: ({ message }) => this.#failed(message),
+      onOver: () => this.#running--,
+    });
+  }
+
+  #failed(detail: string): TargetFailure {
+    this.#events.emit('upstream-unreachable', { upstream: this.#name, detail });
+    return new TargetFailure('unreachable', detail);
   }
 }

@@ -44,8 +44,7 @@ export class Channel {
   readonly #material: TlsMaterial;
   readonly #http: HttpTarget;
   readonly #connections = new Set<Connection>();
-  readonly #age: Timer;
-  #grace: Timer | undefined;
+  #age: Timer;
   #first: Verified | undefined;
   #isRetired = false;
 
@@ -56,7 +55,7 @@ export class Channel {
     this.#material = first.material;
     this.#first = first;
     this.protocol = first.socket.alpnProtocol === HTTP_2 ? HTTP_2 : HTTP_1;
-    this.#age = context.clock.after(spread(context.limits.maxConnectionAgeMs), () => this.retire());
+    this.#age = context.clock.after(spread(context.limits.maxConnectionAgeMs), () => this.#retireOfAge());
     this.#keep(first);
     const connect = () => this.#connect();
     const { limits } = context;
@@ -86,15 +85,13 @@ export class Channel {
     }
   }
 
-  /** Takes no more requests; those under way have the grace of a connection that is too old. */
+  /** Takes no more requests; those under way go on, until the connection is too old or a certificate ends. */
   retire(): void {
     if (this.#isRetired) return;
     this.#isRetired = true;
-    this.#age.cancel();
     this.#http.retire();
     // Nobody has taken it, and nobody will.
     this.#first?.socket.destroy();
-    this.#grace = this.#context.clock.after(this.#context.limits.maxConnectionAgeGraceMs, () => this.close());
     this.#endIfEmpty();
   }
 
@@ -106,9 +103,13 @@ export class Channel {
 
   close(): void {
     this.retire();
-    this.#grace?.cancel();
     this.#http.close();
     for (const connection of [...this.#connections]) connection.cut();
+  }
+
+  #retireOfAge(): void {
+    this.#age = this.#context.clock.after(this.#context.limits.maxConnectionAgeGraceMs, () => this.close());
+    this.retire();
   }
 
   #begin(): () => void {
@@ -146,7 +147,7 @@ export class Channel {
 
   #endIfEmpty(): void {
     if (this.#connections.size > 0 || !this.#isRetired) return;
-    this.#grace?.cancel();
+    this.#age.cancel();
     this.#context.onOver(this);
   }
 }

@@ -13,6 +13,8 @@ export interface FlightContext {
   readonly budget: RetryBudget;
   /** Nobody waits for the answer any more. */
   readonly signal: AbortSignal;
+  /** It came to nothing, and somebody still waits for the answer. */
+  onFailure(failure: TargetFailure): void;
   /** Called once, when the request is over. */
   onOver(): void;
 }
@@ -45,6 +47,7 @@ export class Flight implements Sending {
     try {
       return new Flight(head, context, await attempt(head, context));
     } catch (error) {
+      tell(error, context);
       context.onOver();
       throw error;
     }
@@ -93,12 +96,9 @@ export class Flight implements Sending {
         return answer;
       } catch (error) {
         this.#attempt.release();
-        if (!(error instanceof TargetFailure) || !this.#mayRetry(error)) {
-          this.#end();
-          throw error;
-        }
+        if (error instanceof TargetFailure && this.#mayRetry(error)) await this.#again();
+        else this.#fail(error);
       }
-      await this.#again();
     }
   }
 
@@ -117,14 +117,19 @@ export class Flight implements Sending {
     try {
       this.#attempt = await attempt(this.#head, this.#context);
     } catch (error) {
-      this.#end();
-      throw error;
+      this.#fail(error);
     }
     const { sending } = this.#attempt;
     if (this.#isOver) return sending.abort();
     if (this.#onContinue) sending.onContinue(this.#onContinue);
     if (this.#upload) this.#upload.beginAgain(sending);
     else sending.end();
+  }
+
+  #fail(error: unknown): never {
+    if (!this.#isOver) tell(error, this.#context);
+    this.#end();
+    throw error;
   }
 
   #end(): void {
@@ -147,6 +152,11 @@ async function attempt(head: RequestHead, { pool, signal }: FlightContext): Prom
       if (signal.aborted || attempts >= MAX_ATTEMPTS) throw error;
     }
   }
+}
+
+function tell(error: unknown, { signal, onFailure }: FlightContext): void {
+  // What cannot be put into the server's version of HTTP says nothing of the server.
+  if (error instanceof TargetFailure && error.kind !== 'malformed' && !signal.aborted) onFailure(error);
 }
 
 function toFailure(error: unknown): never {

@@ -107,7 +107,7 @@ export class LocalListener {
         return;
       }
       clearTimeout(late);
-      socket.off('readable', look);
+      socket.off('readable', look).off('end', look);
       socket.unshift(seen);
       found(isPreface ? h2 : h1);
     };

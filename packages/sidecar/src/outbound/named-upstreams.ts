@@ -48,6 +48,11 @@ export class NamedUpstreams {
     return this.#listener.address;
   }
 
+  /** Open connections to servers, by the name of the upstream. */
+  get serverConnections(): ReadonlyMap<string, number> {
+    return new Map([...this.#inUse].map(([{ name }, { pool }]) => [name, pool.connections]));
+  }
+
   /** Of the program. */
   get connections(): number {
     return this.#listener.connections;

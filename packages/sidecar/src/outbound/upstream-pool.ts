@@ -48,9 +48,9 @@ export class UpstreamPool {
    */
   channel(giveUp: AbortSignal, { upgrade }: { readonly upgrade: boolean }): Promise<Channel> {
     const { servers, protocol } = this.#target;
-    const deadlineAt = Date.now() + this.#context.limits.connectTimeoutMs;
+    const { connectTimeoutMs } = this.#context.limits;
     const protocols = upgrade ? [HTTP_1] : protocol === 'grpc' ? [HTTP_2] : [HTTP_2, HTTP_1];
-    return servers.reach((server) => this.#channelTo(server, protocols), { deadlineAt, giveUp });
+    return servers.reach((server) => this.#channelTo(server, protocols), { connectTimeoutMs, giveUp });
   }
 
   /** The servers that failed lately are passed over. */
