@@ -84,7 +84,7 @@ forEachLane(() => {
 
       assert.equal((await chat).status, 'UNAVAILABLE');
 
-      assert.deepEqual(stalenessOf(stock.events), ['runs out', 'runs out', 'has run out']);
+      await eventually(() => assert.deepEqual(stalenessOf(stock.events), ['runs out', 'runs out', 'has run out']));
       assert.deepEqual(closed(stock.events), [`revocation-unknown ${world.id('web')}`]);
       assert.deepEqual(stock.service.readiness.reasons, [
         'the revocation list of O=test.sallyport, CN=Sallyport root has run out',
