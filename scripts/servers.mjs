@@ -51,6 +51,13 @@ const programs = {
     libraries: /^lib(?:ssl|pcre2|crypt)/,
     commands: { nginx: { path: 'usr/sbin/nginx', probe: ['-v'], answer: /nginx\/1\./ } },
   },
+  haproxy: {
+    packages: ['haproxy'],
+    libraries: /^lib(?:ssl|pcre2|crypt|lua|systemd|opentracing)/,
+    // Libraries of its libraries.
+    missing: true,
+    commands: { haproxy: { path: 'usr/sbin/haproxy', probe: ['-v'], answer: /HAProxy version [23]\./i } },
+  },
 };
 
 function etcd(version, suite) {

@@ -12,6 +12,7 @@ export type ServerProgram =
   | 'etcdctl-3.5'
   | 'redis-server'
   | 'nginx'
+  | 'haproxy'
   | 'chromium-headless-shell';
 
 /**
@@ -50,6 +51,6 @@ function isThere(name: ServerProgram): boolean {
 }
 
 function versionFlag(name: ServerProgram): string {
-  if (name === 'nginx') return '-v';
+  if (name === 'nginx' || name === 'haproxy') return '-v';
   return /^(?:etcd-|redis-|chromium-)/.test(name) ? '--version' : 'version';
 }
