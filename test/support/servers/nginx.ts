@@ -1,27 +1,14 @@
 import { existsSync, mkdirSync } from 'node:fs';
-import { createConnection } from 'node:net';
 import { join } from 'node:path';
+import { isListening } from '../free-port.js';
 import { temporaryFolder } from '../temporary-folder.js';
 import { freePorts } from './ports.js';
+import type { ReverseProxy, ReverseProxyOptions } from './reverse-proxy.js';
 import { ServerProcess } from './server-process.js';
 
-export interface Nginx extends AsyncDisposable {
-  readonly port: number;
-}
-
-export interface NginxOptions {
-  /** Port of the gateway on this machine. */
-  readonly upstreamPort: number;
-  /** PEM file that signs the gateway's certificate. */
-  readonly ca: string;
-  /** The name it is asked for, and must show. */
-  readonly host: string;
-}
-
-/** nginx in plain text in front of an HTTPS server, with connections that it keeps and shares between clients. */
-export async function startNginx({ upstreamPort, ca, host }: NginxOptions): Promise<Nginx> {
+export async function startNginx({ upstreamPort, ca, host }: ReverseProxyOptions): Promise<ReverseProxy> {
   const folder = temporaryFolder();
-  const [port = 0] = await freePorts(1);
+  const [port = 0, http2Port = 0] = await freePorts(2);
   for (const name of ['body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']) mkdirSync(join(folder.path, name));
   const at = (name: string) => join(folder.path, name);
   const configuration = `
@@ -32,7 +19,7 @@ export async function startNginx({ upstreamPort, ca, host }: NginxOptions): Prom
       fastcgi_temp_path ${at('fastcgi')}; uwsgi_temp_path ${at('uwsgi')}; scgi_temp_path ${at('scgi')};
       upstream gateway { server 127.0.0.1:${upstreamPort}; keepalive 1; }
       server {
-        listen 127.0.0.1:${port};
+        listen 127.0.0.1:${port}; listen 127.0.0.1:${http2Port} http2;
         location / {
           proxy_pass https://gateway; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off;
           proxy_set_header Host ${host}; proxy_set_header Connection ""; proxy_set_header X-Forwarded-For $remote_addr;
@@ -58,15 +45,5 @@ export async function startNginx({ upstreamPort, ca, host }: NginxOptions): Prom
     await stop();
     throw error;
   }
-  return { port, [Symbol.asyncDispose]: stop };
-}
-
-function isListening(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = createConnection(port, '127.0.0.1', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on('error', () => resolve(false));
-  });
+  return { port, http2Port, [Symbol.asyncDispose]: stop };
 }
