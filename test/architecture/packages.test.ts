@@ -5,6 +5,7 @@ import { type Package, packages, readManifest, sourcesIn } from '../support/repo
 /** Who stands on whom: a package may use those of lower rank only. */
 const ranks: Readonly<Record<string, number>> = {
   '@sallyport/core': 0,
+  '@sallyport/admin': 1,
   '@sallyport/pki': 1,
   '@sallyport/transport-mtls': 1,
   '@sallyport/registry-consul': 1,

@@ -1,3 +1,4 @@
+import { openAdmin } from '@sallyport/admin';
 import {
   CallError,
   consoleLogger,
@@ -17,6 +18,7 @@ import {
   checkEnvironment,
   EventBus,
   type EventSink,
+  observeTls,
   systemClock,
   type TlsHandle,
   type Violation,
@@ -26,7 +28,7 @@ import {
   webTls,
 } from '@sallyport/core/spi';
 import { client } from '@sallyport/transport-mtls';
-import { adminServer } from './admin/admin-server.js';
+import { adminPages } from './admin/admin-pages.js';
 import { type Application, application, type RouteHandler } from './application.js';
 import { type AuthenticatorPool, AuthHandlers, distinctHandlers } from './auth/authentication-stage.js';
 import { Cors } from './cors.js';
@@ -64,8 +66,8 @@ export interface Gateway {
   readonly readiness: Readiness;
   /** Where it listens; empty before `start` and after `stop`. */
   readonly endpoints: readonly Endpoint[];
-  /** Where health, readiness and the description of the routes are; undefined without `admin`, and before `start`. */
-  readonly adminEndpoint: Endpoint | undefined;
+  /** Where health, readiness, metrics and the routes are told: `127.0.0.1:9090`. Undefined without `admin`, and before `start`. */
+  readonly adminAddress: string | undefined;
   /** Listens to one type of event, or to all (`*`). Returns the function that unsubscribes. */
   on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
   on(type: '*', listener: EventListener): () => void;
@@ -112,7 +114,7 @@ export class GatewayInstance implements Gateway {
   readonly #leaving = new AbortController();
   #state: ServiceState = 'created';
   #endpoints: readonly Endpoint[] = [];
-  #adminEndpoint: Endpoint | undefined;
+  #adminAddress: string | undefined;
   #service: Service | undefined;
   #certificates: WebTlsHandle | undefined;
   /** Signs what services are told of users. */
@@ -143,8 +145,8 @@ export class GatewayInstance implements Gateway {
     return this.#endpoints;
   }
 
-  get adminEndpoint(): Endpoint | undefined {
-    return this.#adminEndpoint;
+  get adminAddress(): string | undefined {
+    return this.#adminAddress;
   }
 
   get readiness(): Readiness {
@@ -404,23 +406,16 @@ export class GatewayInstance implements Gateway {
 
   async #openAdmin({ admin }: ResolvedGatewayOptions): Promise<void> {
     if (!admin) return;
-    const { listen } = admin;
     const { host = '', port } = this.#endpoints[0] ?? {};
     const name = this.#plan.parsed.value?.hosts?.[0] ?? host;
     const server = `https://${name}${port === 443 ? '' : `:${port}`}`;
-    const self = this;
-    const opened = await adminServer(listen, {
-      name: this.name,
-      get state() {
-        return self.state;
-      },
-      get readiness() {
-        return self.readiness;
-      },
-      document: () => openApiDocument(this.#generations.at(-1)?.routes ?? [], { title: this.name, server }),
-    });
+    const { events } = this;
+    const document = () => openApiDocument(this.#generations.at(-1)?.routes ?? [], { title: this.name, server });
+    const opened = await openAdmin(admin, { subject: this, events, pages: adminPages(document) });
     this.#opened.push(() => opened.close());
-    this.#adminEndpoint = opened.endpoint;
+    const tls = this.#identity as TlsHandle;
+    this.#opened.push(observeTls({ service: this.name, tls, events, clock: this.#clock, meters: opened.meters }));
+    this.#adminAddress = opened.address;
   }
 
   async #stop(): Promise<void> {

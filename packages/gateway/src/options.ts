@@ -1,10 +1,10 @@
+import { type AdminOptions, adminSchema, type ResolvedAdminOptions } from '@sallyport/admin';
 import type { Logger, Registry, TlsSource } from '@sallyport/core';
 import {
   bindAddress,
   type Clock,
   durationMs,
   type Endpoint,
-  isLoopback,
   limit,
   made,
   type ParsedOptions,
@@ -95,11 +95,8 @@ export interface GatewayOptions {
   readonly limits?: GatewayLimits;
   /** Quotas of requests. Left out: none. */
   readonly rateLimit?: readonly RateLimitOptions[];
-  /** Health, readiness and the description of the routes, in clear text for this machine alone. Left out: nowhere. */
-  readonly admin?: {
-    /** `127.0.0.1:9090`; an address of another machine's reach is refused. */
-    readonly listen: string;
-  };
+  /** Health, readiness, metrics and the description of the routes, in clear text for this machine alone. Left out: nowhere. */
+  readonly admin?: AdminOptions;
   readonly drain?: {
     /** Time for clients to learn that this gateway drains, ms. Default 500. */
     readonly spreadMs?: number;
@@ -129,7 +126,7 @@ export interface ResolvedGatewayOptions {
   readonly userClaims: readonly string[];
   readonly trustedProxies: readonly string[];
   readonly limits: ResolvedLimits;
-  readonly admin: { readonly listen: Endpoint } | undefined;
+  readonly admin: ResolvedAdminOptions | undefined;
   readonly drain: { readonly spreadMs: number; readonly graceMs: number };
 }
 
@@ -188,14 +185,7 @@ const schema = z.strictObject({
   limits: limitsSchema.prefault({}),
   // Checked by itself, together with what the routes say about it.
   rateLimit: z.unknown().optional(),
-  admin: z
-    .strictObject({
-      listen: bindAddress().refine(({ host }) => isLoopback(host), {
-        params: { violation: 'admin-exposed' },
-        error: 'expected an address of this machine alone, e.g. 127.0.0.1:9090',
-      }),
-    })
-    .optional(),
+  admin: adminSchema.optional(),
   drain: z
     .strictObject({
       spreadMs: z.number().int().min(0).max(600_000).default(500),

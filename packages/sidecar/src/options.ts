@@ -9,7 +9,9 @@ import {
   endpointProblem,
   type IdentityTemplate,
   isLoopback,
+  type LocalAddress,
   limit,
+  localAddress,
   made,
   parseIdentityTemplate,
   parseOptions,
@@ -20,7 +22,6 @@ import {
   wildcardViolations,
 } from '@sallyport/core/spi';
 import { z } from 'zod';
-import { type LocalAddress, localAddress } from './local-address.js';
 
 export interface SidecarOptions {
   /** Name of the program in the mesh, and in the SPIFFE ID: lower-case letters, digits and `-`, at most 63 characters. */

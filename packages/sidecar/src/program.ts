@@ -1,6 +1,12 @@
 import type { Socket } from 'node:net';
-import { type Clock, type EventSink, every, type Timer } from '@sallyport/core/spi';
-import { type LocalAddress, textOf } from './local-address.js';
+import {
+  type Clock,
+  type EventSink,
+  every,
+  type LocalAddress,
+  localAddressText,
+  type Timer,
+} from '@sallyport/core/spi';
 import { openSocket } from './open-socket.js';
 
 export interface ProgramOptions {
@@ -72,7 +78,7 @@ export class Program {
     if (this.#problem === problem || this.#stopping.signal.aborted) return;
     this.#problem = problem;
     this.#events.emit('program-state', {
-      target: textOf(this.#options.target),
+      target: localAddressText(this.#options.target),
       state: problem === undefined ? 'up' : 'down',
       detail: problem ?? '',
     });

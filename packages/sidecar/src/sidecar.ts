@@ -21,6 +21,7 @@ import {
   identityProblems,
   isLoopback,
   type Listener,
+  localAddressText,
   type RegistrySession,
   systemClock,
   type TlsHandle,
@@ -29,7 +30,6 @@ import {
   violation,
 } from '@sallyport/core/spi';
 import { listen, parseServerOptions } from '@sallyport/transport-mtls/spi';
-import { textOf } from './local-address.js';
 import {
   expectedIdentity,
   type ParsedSidecarOptions,
@@ -120,7 +120,7 @@ class SidecarInstance implements Sidecar {
   }
 
   get upstreams(): Readonly<Record<string, string>> {
-    return Object.fromEntries([...this.#ports].map(([name, port]) => [name, textOf(port.address)]));
+    return Object.fromEntries([...this.#ports].map(([name, port]) => [name, localAddressText(port.address)]));
   }
 
   get connections() {

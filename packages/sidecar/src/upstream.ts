@@ -1,14 +1,15 @@
-import { chmodSync, unlinkSync } from 'node:fs';
 import { createServer, isIP, type Server as NetServer, type Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { IdentityMatcher } from '@sallyport/core';
 import {
-  CallError,
   type Clock,
   clientHandshake,
   type EndpointPolicy,
   type EventMap,
   type EventSink,
+  type LocalAddress,
+  listenLocally,
+  localAddressText,
   type PeerIdentity,
   revocationProblem,
   ServerRefusedError,
@@ -18,7 +19,6 @@ import {
 } from '@sallyport/core/spi';
 import { coarse, lifeOf, reset, spread } from '@sallyport/transport-mtls/spi';
 import { allowedLookup } from './allowed-lookup.js';
-import { type LocalAddress, textOf } from './local-address.js';
 import { openSocket, resetSocket } from './open-socket.js';
 import type { ResolvedLimits } from './options.js';
 import { relay } from './relay.js';
@@ -88,18 +88,15 @@ export class UpstreamPort {
   async bind(): Promise<void> {
     const { listen, name } = this.#target;
     try {
-      await listenOn(this.#server, listen);
+      this.#address = await listenLocally(this.#server, listen, name);
     } catch (error) {
       this.#unsubscribe();
-      const { code } = error as NodeJS.ErrnoException;
-      const why = code === 'EADDRINUSE' ? 'another program listens there (EADDRINUSE)' : (code ?? 'unknown error');
-      throw new CallError('UNAVAILABLE', `cannot listen on ${textOf(listen)} for ${name}: ${why}`, { cause: error });
+      throw error;
     }
     this.#server.on('error', (error: NodeJS.ErrnoException) => {
       this.#context.events.emit('accept-failed', { detail: error.code ?? error.name });
     });
-    if (!('path' in listen)) this.#address = { host: listen.host, port: portOf(this.#server) };
-    this.#context.events.emit('listening', { address: textOf(this.#address) });
+    this.#context.events.emit('listening', { address: localAddressText(this.#address) });
   }
 
   /** Takes no new connection, and lets the open ones end by themselves for at most `graceMs`. */
@@ -276,44 +273,6 @@ class Tunnel {
     this.#context.events.emit('connection-closed-by-policy', { peer: this.#verified.peer.id, reason, detail });
     this.cut();
   }
-}
-
-/** Listens; takes over the file of a socket that nobody listens on any more. */
-async function listenOn(server: NetServer, address: LocalAddress): Promise<void> {
-  if (!('path' in address)) return listenOnce(server, address);
-  try {
-    await listenOnce(server, address);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || (await answers(address))) throw error;
-    unlinkSync(address.path);
-    await listenOnce(server, address);
-  }
-  // Only the user of the sidecar acts as this workload.
-  chmodSync(address.path, 0o600);
-}
-
-function listenOnce(server: NetServer, address: LocalAddress): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(address, () => {
-      server.off('error', reject);
-      resolve();
-    });
-  });
-}
-
-async function answers(address: LocalAddress): Promise<boolean> {
-  try {
-    (await openSocket(address, 1000)).destroy();
-    return true;
-  } catch (error) {
-    return (error as Error).message !== 'ECONNREFUSED';
-  }
-}
-
-function portOf(server: NetServer): number {
-  const bound = server.address();
-  return typeof bound === 'object' && bound !== null ? bound.port : 0;
 }
 
 function ignore(): void {}

@@ -6,12 +6,12 @@ import { gatewayWorld, Orders, plainRoutes } from '../../support/gateway/world.j
 const admin = { listen: '127.0.0.1:0' };
 
 function ask(
-  { adminEndpoint }: Gateway,
+  { adminAddress }: Gateway,
   path: string,
   { method = 'GET', host }: { readonly method?: string; readonly host?: string } = {},
 ) {
   return new Promise<{ status: number | undefined; type: string | undefined; body: string }>((resolve, reject) => {
-    const { port } = adminEndpoint ?? {};
+    const port = adminAddress?.split(':').at(-1);
     const headers = { host: host ?? `localhost:${port}` };
     const outgoing = request({ host: '127.0.0.1', port, path, method, headers, agent: false }, (incoming) => {
       let body = '';

@@ -1,4 +1,10 @@
-import { type Attributes, type BatchObservableResult, metrics, type Observable } from '@opentelemetry/api';
+import {
+  type Attributes,
+  type BatchObservableResult,
+  type MeterProvider,
+  metrics,
+  type Observable,
+} from '@opentelemetry/api';
 import type { Clock } from '../clock.js';
 import type { EventBus } from '../events/event-bus.js';
 import type { TlsHandle } from '../tls/source.js';
@@ -8,11 +14,13 @@ export interface TlsMetricsOptions {
   readonly tls: TlsHandle;
   readonly events: EventBus;
   readonly clock: Clock;
+  /** Who is told. Default: the OpenTelemetry SDK of the application. */
+  readonly meters?: MeterProvider;
 }
 
 /**
- * Tells the OpenTelemetry SDK of the application how the identity of a service fares; without an SDK it does nothing. The SDK
- * must be there when the service starts. Attributes are `sallyport.service`, `sallyport.identity` (its SPIFFE ID) and words from
+ * Tells the OpenTelemetry SDK of the application, or other `meters`, how the identity of a service fares; without an SDK it does
+ * nothing. The SDK must be there when the service starts. Attributes are `sallyport.service`, `sallyport.identity` (its SPIFFE ID) and words from
  * fixed lists; nothing that a peer chooses becomes one. Returns the function that stops it.
  *
  * | metric | kind | |
@@ -24,8 +32,8 @@ export interface TlsMetricsOptions {
  * | `sallyport.tls.handshakes.refused` | counter | peers that were turned away, by `sallyport.reason` and `sallyport.side` (`server`, `client`) |
  * | `sallyport.tls.connections.closed` | counter | connections that were ended by policy, by `sallyport.reason` |
  */
-export function observeTls({ service, tls, events, clock }: TlsMetricsOptions): () => void {
-  const meter = metrics.getMeter('@sallyport/core');
+export function observeTls({ service, tls, events, clock, meters = metrics }: TlsMetricsOptions): () => void {
+  const meter = meters.getMeter('@sallyport/core');
   const certificate = meter.createObservableGauge('sallyport.tls.certificate.remaining', {
     description: 'Time until the certificate expires',
     unit: 's',

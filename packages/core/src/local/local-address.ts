@@ -1,21 +1,20 @@
 import { isIP } from 'node:net';
-import { bindAddress, isLoopback } from '@sallyport/core/spi';
 import { z } from 'zod';
+import { bindAddress } from '../policy/bind-address.js';
+import type { ViolationId } from '../policy/catalogue.js';
+import { isLoopback } from '../registry/endpoint.js';
 
 /** A place on this machine that no network reaches: a loopback address or a unix socket. */
 export type LocalAddress = { readonly host: string; readonly port: number } | { readonly path: string };
 
-/** Which violation tells of an address that others reach. */
-export type ExposureId = 'sidecar-target-exposed' | 'sidecar-port-exposed';
-
 /** The longest path that Linux (108 bytes) and BSD (104) take for a socket, with its end. */
 const MAX_SOCKET_PATH_BYTES = 103;
 
-/** `127.0.0.1:3000`, `[::1]:3000`, `localhost:3000` or `unix:/run/app.sock`. Everything else is refused with `exposure`. */
-export function localAddress(exposure: ExposureId): z.ZodType<LocalAddress, string> {
+/** `127.0.0.1:3000`, `[::1]:3000`, `localhost:3000` or `unix:/run/app.sock`. An address that others reach is refused with `exposure`. */
+export function localAddress(exposure: ViolationId): z.ZodType<LocalAddress, string> {
   const tcp = bindAddress();
   return z.string().transform((text, context): LocalAddress => {
-    const refuse = (message: string, violation?: ExposureId): never => {
+    const refuse = (message: string, violation?: ViolationId): never => {
       context.addIssue({ code: 'custom', message, ...(violation ? { params: { violation } } : {}) });
       return z.NEVER;
     };
@@ -31,7 +30,8 @@ export function localAddress(exposure: ExposureId): z.ZodType<LocalAddress, stri
   });
 }
 
-export function textOf(address: LocalAddress): string {
+/** As `localAddress` reads it. */
+export function localAddressText(address: LocalAddress): string {
   if ('path' in address) return `unix:${address.path}`;
   return isIP(address.host) === 6 ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
 }

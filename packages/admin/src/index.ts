@@ -1,0 +1,11 @@
+export {
+  type AdminAddress,
+  type AdminContext,
+  type AdminPages,
+  type AdminServer,
+  type AdminSubject,
+  type Answer,
+  json,
+  openAdmin,
+} from './admin-server.js';
+export { type AdminOptions, adminSchema, type ResolvedAdminOptions } from './options.js';
