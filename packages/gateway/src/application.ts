@@ -6,6 +6,7 @@ import { tellRefusal } from './edge/refusal-event.js';
 import { stopReadingAfter } from './edge/stop-reading.js';
 import { parseStrictJson } from './edge/strict-json.js';
 import type { Exchange, Stage } from './exchange.js';
+import type { GatewayMetrics } from './metrics/gateway-metrics.js';
 import type { ResolvedLimits } from './options.js';
 import { type Problem, ProblemError, problemBody, timedOut } from './problem.js';
 import { problemOf } from './routes/http-status.js';
@@ -22,6 +23,7 @@ export interface ApplicationContext {
   readonly guard: EdgeGuard;
   readonly limits: ResolvedLimits;
   readonly events: EventSink;
+  readonly metrics: GatewayMetrics;
   readonly table: RouteTable;
   /** What is done for every request of the route, in this order. */
   readonly stagesFor: (route: TableRoute['route']) => readonly Stage[];
@@ -37,7 +39,7 @@ export interface ApplicationContext {
 export interface Application {
   readonly onRequest: (req: EdgeIncoming, res: EdgeOutgoing) => void;
   /** A client of HTTP/1.1 wants another protocol. */
-  readonly onUpgrade: OnUpgrade;
+  readonly onUpgrade: (...upgrade: Parameters<OnUpgrade>) => Promise<void>;
   /** Requests under way, open WebSockets among them. */
   readonly pending: number;
   /** Resolves once no request is under way. */
@@ -54,6 +56,9 @@ const SECURITY_HEADERS = {
   'referrer-policy': 'no-referrer',
   'cache-control': 'no-store',
 } as const;
+
+/** For metrics alone: nobody has seen an answer. */
+const CLIENT_GONE = 499;
 
 const guarded = Symbol('guarded request');
 type Guarded = EdgeIncoming & { [guarded]?: GuardedRequest };
@@ -119,13 +124,19 @@ export async function application(context: ApplicationContext): Promise<Applicat
   return {
     async onUpgrade(incoming, socket, head) {
       pending++;
-      await upgrade(incoming, socket, head);
+      const began = performance.now();
+      const { route, status } = await upgrade(incoming, socket, head);
+      context.metrics.request(route, status, performance.now() - began);
       ended();
     },
     onRequest(req: Guarded, res) {
       pending++;
+      const began = performance.now();
       res.once('close', () => {
-        req[guarded]?.end();
+        const request = req[guarded];
+        request?.end();
+        const status = res.headersSent ? res.statusCode : CLIENT_GONE;
+        context.metrics.request(request?.route, status, performance.now() - began);
         ended();
       });
       try {
@@ -164,6 +175,7 @@ function addRoute(scope: FastifyInstance, route: TableRoute['route'], context: A
       const incoming = request.raw as unknown as Guarded;
       const edge = incoming[guarded] as GuardedRequest;
       edge.params = request.params as Readonly<Record<string, string>>;
+      edge.route = route;
       const exchange = new RoutedExchange(edge, route, reply);
       (request as WithExchange)[exchangeKey] = exchange;
       for (const stage of stages) {

@@ -1,3 +1,4 @@
+import { metrics as applicationMeters } from '@opentelemetry/api';
 import { openAdmin } from '@sallyport/admin';
 import {
   CallError,
@@ -38,6 +39,7 @@ import { type EdgeServer, edgeServer } from './edge/edge-server.js';
 import type { Stage } from './exchange.js';
 import { ConcurrencyLimit } from './limits/concurrency-limit.js';
 import { RateLimits } from './limits/rate-limit.js';
+import { GatewayMetrics } from './metrics/gateway-metrics.js';
 import { openApiDocument } from './openapi/openapi-document.js';
 import {
   type GatewayChanges,
@@ -109,6 +111,7 @@ export class GatewayInstance implements Gateway {
   readonly #plan: Plan;
   readonly #clock: Clock;
   readonly #tls: WebTls;
+  readonly #metrics: GatewayMetrics;
   /** What has been opened, to be closed in reverse. */
   readonly #opened: (() => void | Promise<void>)[] = [];
   readonly #leaving = new AbortController();
@@ -135,6 +138,10 @@ export class GatewayInstance implements Gateway {
     this.#clock = given.clock ?? systemClock;
     this.events = new EventBus(this.name, this.#clock, given.logger ?? consoleLogger());
     this.#tls = webTls(given.tls, 'gateway.tls');
+    this.#metrics = new GatewayMetrics(this.name, this.events, {
+      connections: () => this.#edge?.connections ?? 0,
+      pending: () => this.#pending(),
+    });
   }
 
   get state(): ServiceState {
@@ -237,6 +244,7 @@ export class GatewayInstance implements Gateway {
     const context = { events: this.events, clock: this.#clock };
     const certificates = await this.#tls.open(context);
     this.#opened.push(() => certificates.close());
+    this.#opened.push(this.#metrics.observe(applicationMeters));
     this.#certificates = certificates;
     const identity = await options.identity.open({ events: unheard, clock: this.#clock });
     this.#opened.push(() => identity.close());
@@ -301,11 +309,13 @@ export class GatewayInstance implements Gateway {
     try {
       const handlers = await AuthHandlers.open(options.routes, context, this.#authenticators);
       opened.push(() => handlers.close());
-      const rates = await rateLimits.open(context);
+      const onOverQuota = (limit: string) => this.#metrics.overQuota(limit);
+      const rates = await rateLimits.open({ ...context, onOverQuota });
       opened.push(() => rates.close());
       const upstreams = await this.#openUpstreams(options);
       if (upstreams) opened.push(() => upstreams.close());
       const app = await application({
+        metrics: this.#metrics,
         limits: options.limits,
         events: this.events,
         table,
@@ -327,7 +337,10 @@ export class GatewayInstance implements Gateway {
           return cors.preflight(request, route, methods);
         },
         handlerFor: (route) => this.#handlerFor(route, options, service, users, upstreams),
-        socketHandlerFor: (route) => socketHandler(route, this.#streams(options, service, users)),
+        socketHandlerFor: (route) => {
+          const handler = socketHandler(route, this.#streams(options, service, users));
+          return handler && ((exchange, socket) => this.#metrics.stream('bidi', handler(exchange, socket)));
+        },
         draining: () => this.#state === 'draining',
       });
       opened.push(() => app.close());
@@ -352,7 +365,11 @@ export class GatewayInstance implements Gateway {
       if (!upstreams) throw new TypeError('the services of HTTP routes were not opened');
       return proxyHandler(route, upstreams.of(route), { limits, events: this.events, metadata: users.metadata });
     }
-    if (route.target.kind !== 'unary') return streamHandler(route, this.#streams(options, service, users));
+    const { kind } = route.target;
+    if (kind !== 'unary') {
+      const handler = streamHandler(route, this.#streams(options, service, users));
+      return (exchange, reply, body) => this.#metrics.stream(kind, handler(exchange, reply, body));
+    }
     const call = unaryHandler(route, {
       service,
       upstreamTimeoutMs: limits.upstreamTimeoutMs,
@@ -360,6 +377,7 @@ export class GatewayInstance implements Gateway {
     });
     const cache = answerCache(route, this.#clock);
     return async (exchange, reply, body) => {
+      if (cache) this.#metrics.cached(route, answer !== undefined);
       const key = cache?.keyOf(exchange) ?? '';
       let answer = cache?.find(key);
       if (answer === undefined) {
@@ -411,6 +429,7 @@ export class GatewayInstance implements Gateway {
     const server = `https://${name}${port === 443 ? '' : `:${port}`}`;
     const { events } = this;
     const document = () => openApiDocument(this.#generations.at(-1)?.routes ?? [], { title: this.name, server });
+    this.#opened.push(this.#metrics.observe(opened.meters));
     const opened = await openAdmin(admin, { subject: this, events, pages: adminPages(document) });
     this.#opened.push(() => opened.close());
     const tls = this.#identity as TlsHandle;

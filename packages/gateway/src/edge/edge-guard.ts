@@ -3,6 +3,7 @@ import type { TLSSocket } from 'node:tls';
 import type { EdgeRequest } from '../edge-request.js';
 import type { ResolvedLimits } from '../options.js';
 import { badRequest, ProblemError } from '../problem.js';
+import type { Route } from '../routes/route.js';
 import { canonicalTarget } from './canonical-target.js';
 import type { ClientAddress } from './client-address.js';
 import type { EdgeIncoming } from './edge-server.js';
@@ -81,6 +82,8 @@ export class GuardedRequest implements EdgeRequest {
   readonly origin: string;
   readonly remoteAddress: string;
   params: Readonly<Record<string, string>> = {};
+  /** Undefined until one is found. */
+  route: Route | undefined;
   readonly #socket: TLSSocket;
   #controller: AbortController | undefined;
   readonly #timer: NodeJS.Timeout;

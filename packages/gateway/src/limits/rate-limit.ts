@@ -73,6 +73,11 @@ const schema = z.array(
 
 type ResolvedRateLimit = z.output<typeof schema>[number];
 
+export interface RateLimitContext extends RateLimitStoreContext {
+  /** Told the name of the limit for each request that is refused by it. */
+  readonly onOverQuota: (limit: string) => void;
+}
+
 /** The quotas of a gateway, and which routes they count. */
 export class RateLimits {
   readonly violations: readonly Violation[];
@@ -89,11 +94,11 @@ export class RateLimits {
     return (await Promise.all(this.#stores().map((store) => store.check()))).flat();
   }
 
-  async open(context: RateLimitStoreContext): Promise<OpenRateLimits> {
+  async open(context: RateLimitContext): Promise<OpenRateLimits> {
     const stores = new Map<RateLimitStore | undefined, OpenRateLimitStore>();
     stores.set(undefined, new LocalRateLimitStore(context.clock));
     for (const store of this.#stores()) stores.set(store, await store.open(context));
-    return new OpenRateLimits(this.#limits, stores);
+    return new OpenRateLimits(this.#limits, stores, context.onOverQuota);
   }
 
   #stores(): RateLimitStore[] {
@@ -104,13 +109,16 @@ export class RateLimits {
 export class OpenRateLimits {
   readonly #limits: readonly ResolvedRateLimit[];
   readonly #stores: ReadonlyMap<RateLimitStore | undefined, OpenRateLimitStore>;
+  readonly #onOverQuota: RateLimitContext['onOverQuota'];
 
   constructor(
     limits: readonly ResolvedRateLimit[],
     stores: ReadonlyMap<RateLimitStore | undefined, OpenRateLimitStore>,
+    onOverQuota: RateLimitContext['onOverQuota'],
   ) {
     this.#limits = limits;
     this.#stores = stores;
+    this.#onOverQuota = onOverQuota;
   }
 
   /** Before anybody is authenticated: checking credentials is work too. */
@@ -146,7 +154,10 @@ export class OpenRateLimits {
       const { used, resetMs } = await store.count(limit.name, key, limit.windowMs);
       const resetS = Math.max(1, Math.ceil(resetMs / 1000));
       describe(exchange, limit, Math.max(0, limit.limit - used), resetS);
-      if (used > limit.limit) throw overQuota(limit, resetS);
+      if (used > limit.limit) {
+        this.#onOverQuota(limit.name);
+        throw overQuota(limit, resetS);
+      }
     } catch (error) {
       if (!(error instanceof RateLimitStoreError)) throw error;
       if (limit.onStoreFailure !== 'allow') throw cannotCount(limit, error);

@@ -23,7 +23,15 @@ export interface WebSocketDoorContext {
   readonly socketHandlerFor: (route: Route) => SocketHandler | undefined;
 }
 
-export type OnUpgrade = (incoming: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>;
+/** Resolves when the connection is over, with the status of the handshake. `route` is undefined where there is none. */
+export type OnUpgrade = (
+  incoming: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+) => Promise<{ readonly route: Route | undefined; readonly status: number }>;
+
+const SWITCHED = 101;
+const CLIENT_GONE = 499;
 
 /**
  * Requests to switch to WebSocket (RFC 6455), on HTTP/1.1. They pass the same guard, the same cross-origin policy, the same
@@ -55,11 +63,12 @@ export function webSocketDoor(context: WebSocketDoorContext): OnUpgrade {
       if (!found || !route) throw notHere(table, request.path);
       if (incoming.headers.upgrade?.toLowerCase() !== 'websocket') throw notWebSocket();
       request.params = found.params;
+      request.route = found.route;
       exchange = new UpgradeExchange(request, found.route);
       // Also while it waits for its turn, or for who it is.
       socket.once('close', exchange.onClosed);
       for (const stage of route.stages) await stage(exchange);
-      if (socket.destroyed) return;
+      if (socket.destroyed) return { route: found.route, status: CLIENT_GONE };
       exchange.begin();
       const webSocket = await accepted(route.server, incoming, socket, head, request.id);
       const gone = new Promise<void>((resolve) => webSocket.once('close', () => resolve()));
@@ -67,10 +76,12 @@ export function webSocketDoor(context: WebSocketDoorContext): OnUpgrade {
       void gone.then(onClosed);
       await route.handler(exchange, webSocket);
       await gone;
+      return { route: found.route, status: SWITCHED };
     } catch (error) {
       const refusal = request?.expired ? timedOut(problemOf(error)) : problemOf(error);
       if (request) tellRefusal(events, request, refusal, exchange?.principal?.subject);
       answer(socket, refusal, request?.id ?? 'none', exchange?.answerHeaders ?? {});
+      return { route: request?.route, status: refusal.problem.status };
     } finally {
       exchange?.onClosed();
       request?.end();
