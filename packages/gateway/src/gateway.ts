@@ -211,7 +211,10 @@ export class GatewayInstance implements Gateway {
   async check(): Promise<readonly Violation[]> {
     const { given } = this.#plan.parsed;
     const found: Violation[] = [...checkEnvironment(), ...(await violationsOf(this.#plan))];
-    found.push(...(await this.#tls.check()));
+    const wrongFiles = await this.#tls.check();
+    const hosts: readonly unknown[] = Array.isArray(given.hosts) ? given.hosts : [];
+    const named = hosts.filter((host) => typeof host === 'string');
+    found.push(...(wrongFiles.length > 0 ? wrongFiles : uncoveredViolations(await this.#tls.uncovered(named))));
     for (const part of [given.identity, given.registry]) {
       if (typeof part?.check === 'function') found.push(...(await part.check()));
     }
@@ -241,10 +244,10 @@ export class GatewayInstance implements Gateway {
     service.on('*', ({ type, at: _at, service: _service, ...fields }) => {
       if (type !== 'service-state' && type !== 'readiness') this.events.emit(type, fields as never);
     });
+    this.#opened.push(this.#metrics.observe(applicationMeters));
     const context = { events: this.events, clock: this.#clock };
     const certificates = await this.#tls.open(context);
     this.#opened.push(() => certificates.close());
-    this.#opened.push(this.#metrics.observe(applicationMeters));
     this.#certificates = certificates;
     const identity = await options.identity.open({ events: unheard, clock: this.#clock });
     this.#opened.push(() => identity.close());
@@ -298,13 +301,8 @@ export class GatewayInstance implements Gateway {
     const concurrency = this.#concurrency as ConcurrencyLimit;
     const users = new UserTokens(this.#identity as TlsHandle, this.#clock, options.userClaims);
     const context = { events: this.events, clock: this.#clock };
-    const uncovered = (options.hosts ?? []).filter((host) => !certificates.covers(host));
-    if (uncovered.length > 0) {
-      const violations = uncovered.map((host) =>
-        violation('gateway-host-uncovered', 'gateway.hosts', `no certificate covers ${host}`),
-      );
-      throw new InsecureConfigurationError(`gateway ${this.name}`, violations);
-    }
+    const uncovered = uncoveredViolations((options.hosts ?? []).filter((host) => !certificates.covers(host)));
+    if (uncovered.length > 0) throw new InsecureConfigurationError(`gateway ${this.name}`, uncovered);
     const opened: (() => void | Promise<void>)[] = [];
     try {
       const handlers = await AuthHandlers.open(options.routes, context, this.#authenticators);
@@ -315,9 +313,9 @@ export class GatewayInstance implements Gateway {
       const upstreams = await this.#openUpstreams(options);
       if (upstreams) opened.push(() => upstreams.close());
       const app = await application({
-        metrics: this.#metrics,
         limits: options.limits,
         events: this.events,
+        metrics: this.#metrics,
         table,
         guard: new EdgeGuard({
           limits: options.limits,
@@ -377,9 +375,9 @@ export class GatewayInstance implements Gateway {
     });
     const cache = answerCache(route, this.#clock);
     return async (exchange, reply, body) => {
-      if (cache) this.#metrics.cached(route, answer !== undefined);
       const key = cache?.keyOf(exchange) ?? '';
       let answer = cache?.find(key);
+      if (cache) this.#metrics.cached(route, answer !== undefined);
       if (answer === undefined) {
         answer = JSON.stringify(await call(exchange, body));
         cache?.keep(key, answer);
@@ -429,9 +427,9 @@ export class GatewayInstance implements Gateway {
     const server = `https://${name}${port === 443 ? '' : `:${port}`}`;
     const { events } = this;
     const document = () => openApiDocument(this.#generations.at(-1)?.routes ?? [], { title: this.name, server });
-    this.#opened.push(this.#metrics.observe(opened.meters));
     const opened = await openAdmin(admin, { subject: this, events, pages: adminPages(document) });
     this.#opened.push(() => opened.close());
+    this.#opened.push(this.#metrics.observe(opened.meters));
     const tls = this.#identity as TlsHandle;
     this.#opened.push(observeTls({ service: this.name, tls, events, clock: this.#clock, meters: opened.meters }));
     this.#adminAddress = opened.address;
@@ -508,6 +506,10 @@ async function violationsOf({ parsed, table, cors, rateLimits }: Plan): Promise<
     if (typeof handler.check === 'function') found.push(...(await handler.check()));
   }
   return found;
+}
+
+function uncoveredViolations(hosts: readonly string[]): Violation[] {
+  return hosts.map((host) => violation('gateway-host-uncovered', 'gateway.hosts', `no certificate covers ${host}`));
 }
 
 /** In reverse order; empties the list. */
