@@ -229,13 +229,16 @@ function contextOptions(
   { clientCa }: LoadedWebTls,
   { chain, key }: WebCertificate,
 ): SecureContextOptions {
+  const web = webContextOptions(minVersion);
+  // A resumed session shows no certificate, and nobody would look at the CA or the dates of the first one again.
+  const secureOptions = web.secureOptions | (clientCa === undefined ? 0 : constants.SSL_OP_NO_TICKET);
   return {
     cert: pemOf(chain),
     key: key.export({ type: 'pkcs8', format: 'pem' }).toString(),
-    ...webContextOptions(minVersion),
+    ...web,
+    secureOptions,
     honorCipherOrder: true,
-    // A resumed session shows no certificate, and nobody would look at the CA or the dates of the first one again.
-    ...(clientCa === undefined ? {} : { ca: pemOf(clientCa), secureOptions: constants.SSL_OP_NO_TICKET }),
+    ...(clientCa === undefined ? {} : { ca: pemOf(clientCa) }),
   };
 }
 
