@@ -1,4 +1,4 @@
-import type { Stage } from '../exchange.js';
+import type { Exchange, Stage } from '../exchange.js';
 import { ProblemError } from '../problem.js';
 import type { Route, RouteAccess } from '../routes/route.js';
 import type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './handler.js';
@@ -71,14 +71,18 @@ export function distinctHandlers(routes: readonly Route[]): AuthHandler[] {
 }
 
 function authentication(authenticator: Authenticator, { scopes = [], permit }: RouteAccess): Stage {
-  return async (exchange) => {
-    const result = await authenticator.authenticate(exchange.request);
+  const admit = (exchange: Exchange, result: AuthResult): void => {
     if (result.outcome !== 'authenticated') throw refusal(result, authenticator.challenges);
     const { principal } = result;
     exchange.principal = principal;
     const missing = scopes.filter((scope) => !principal.scopes.has(scope));
     if (missing.length > 0) throw scopeMissing(scopes, missing, authenticator.challenges);
     if (permit && !permit(principal, exchange.request)) throw notPermitted(principal);
+  };
+  return (exchange) => {
+    const result = authenticator.authenticate(exchange.request);
+    if ('outcome' in result) return admit(exchange, result);
+    return result.then((settled) => admit(exchange, settled));
   };
 }
 

@@ -37,7 +37,8 @@ export interface AuthContext {
 
 /** The open handler: may hold key sets, caches and connections. */
 export interface Authenticator {
-  authenticate(request: EdgeRequest): Promise<AuthResult>;
+  /** At once where nobody has to be asked: most requests come with what is known already. */
+  authenticate(request: EdgeRequest): Promise<AuthResult> | AuthResult;
   /** For `WWW-Authenticate` (RFC 9110 section 11.6.1): `Bearer`, `DPoP algs="ES256"`. */
   readonly challenges: readonly string[];
   /** Releases everything; twice is harmless. */

@@ -1,8 +1,8 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Clock } from '@sallyport/core/spi';
 import type { EdgeRequest } from '../edge-request.js';
 import { type Confirmation, certificateProblem } from './confirmation.js';
-import { tokenCredentialOf } from './credential.js';
+import { type TokenCredential, tokenCredentialOf } from './credential.js';
 import { DPOP_ALGORITHMS, DpopProofs } from './dpop.js';
 import type { Authenticator, AuthResult, Principal } from './handler.js';
 import { TokenCache } from './token-cache.js';
@@ -53,12 +53,21 @@ export class TokenAuthenticator implements Authenticator {
     this.challenges = [options.binding === 'dpop' ? `DPoP algs="${DPOP_ALGORITHMS.join(' ')}"` : 'Bearer'];
   }
 
-  async authenticate(request: EdgeRequest): Promise<AuthResult> {
+  authenticate(request: EdgeRequest): Promise<AuthResult> | AuthResult {
     const credential = tokenCredentialOf(request);
     if (credential === undefined) return { outcome: 'absent' };
     if (credential === 'malformed') return refused(400, 'Authorization holds no token', 'invalid_request');
-    const { scheme, token } = credential;
-    const verified = await this.#verified(token);
+    const verified = this.#verified(credential.token);
+    if (!(verified instanceof Promise)) return this.#presented(request, credential, verified);
+    return verified.then((judged) => this.#presented(request, credential, judged));
+  }
+
+  /** A token that is good may still not be this client's. */
+  #presented(
+    request: EdgeRequest,
+    { scheme, token }: TokenCredential,
+    verified: VerifiedToken | Refused,
+  ): Promise<AuthResult> | AuthResult {
     if ('outcome' in verified) return verified;
     const { binding } = this.#options;
     const { principal, confirmation } = verified;
@@ -73,10 +82,19 @@ export class TokenAuthenticator implements Authenticator {
       const problem = certificateProblem(request.clientCertificate, confirmation);
       if (problem !== undefined) return refused(401, problem);
     }
-    if (confirmation?.kind === 'dpop') {
-      const problem = await this.#proofs.problemOf(request, token, confirmation);
-      if (problem !== undefined) return refused(problem.status, problem.reason, 'invalid_dpop_proof');
-    }
+    return confirmation?.kind === 'dpop'
+      ? this.#proven(request, token, principal, confirmation)
+      : { outcome: 'authenticated', principal };
+  }
+
+  async #proven(
+    request: EdgeRequest,
+    token: string,
+    principal: Principal,
+    confirmation: Extract<Confirmation, { kind: 'dpop' }>,
+  ): Promise<AuthResult> {
+    const problem = await this.#proofs.problemOf(request, token, confirmation);
+    if (problem !== undefined) return refused(problem.status, problem.reason, 'invalid_dpop_proof');
     return { outcome: 'authenticated', principal };
   }
 
@@ -85,17 +103,19 @@ export class TokenAuthenticator implements Authenticator {
     this.#cache.clear();
   }
 
-  async #verified(token: string): Promise<VerifiedToken | Refused> {
-    const { clock, cacheMs } = this.#options;
+  #verified(token: string): Promise<VerifiedToken | Refused> | VerifiedToken {
     const { generation } = this.#judge;
     if (generation !== this.#generation) {
       this.#cache.clear();
       this.#generation = generation;
     }
     // By its hash: whoever reads the memory of the process finds no tokens here.
-    const key = createHash('sha256').update(token).digest('base64url');
-    const known = this.#cache.get(key, clock.now());
-    if (known) return known;
+    const key = hash('sha256', token, 'base64url');
+    return this.#cache.get(key, this.#options.clock.now()) ?? this.#judged(token, key, generation);
+  }
+
+  async #judged(token: string, key: string, generation: number): Promise<VerifiedToken | Refused> {
+    const { clock, cacheMs } = this.#options;
     const judged = await this.#judge.judge(token);
     if ('outcome' in judged) return judged;
     // Keys that changed meanwhile may be others than those that have verified it.

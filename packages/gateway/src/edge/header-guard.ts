@@ -73,28 +73,49 @@ export interface HeaderLimits {
  */
 export function guardHeaders(raw: readonly string[], limits: HeaderLimits): GuardedHeaders {
   if (raw.length / 2 > limits.maxHeaders) throw tooMany(limits.maxHeaders);
-  const seen: Record<string, string> = Object.create(null);
+  const headers: Record<string, string> = Object.create(null);
+  const dropped: Record<string, string> = Object.create(null);
   for (let i = 0; i < raw.length; i += 2) {
-    const name = (raw[i] as string).toLowerCase();
+    const { name, isSingle, isDropped } = ruleFor(raw[i] as string);
     if (name.charCodeAt(0) === 0x3a /* : of HTTP/2 */) continue;
     const value = raw[i + 1] as string;
-    const before = seen[name];
-    if (before === undefined) seen[name] = value;
-    else if (SINGLE.has(name)) throw badRequest('header-repeated', `the header ${name} stands more than once`);
-    else seen[name] = `${before}${name === 'cookie' ? '; ' : ', '}${value}`;
+    const target = isDropped ? dropped : headers;
+    const before = target[name];
+    if (before === undefined) target[name] = value;
+    else if (isSingle) throw badRequest('header-repeated', `the header ${name} stands more than once`);
+    else target[name] = `${before}${name === 'cookie' ? '; ' : ', '}${value}`;
   }
-  if (seen['content-length'] !== undefined && seen['transfer-encoding'] !== undefined) {
+  if (headers['content-length'] !== undefined && dropped['transfer-encoding'] !== undefined) {
     // RFC 9112 section 6.3: the oldest way to hide a second request.
     throw badRequest('framing-ambiguous', 'Content-Length and Transfer-Encoding exclude each other');
   }
-  const { host, upgrade, connection } = seen;
-  const named = connection === undefined ? [] : namedBy(connection);
-  const headers: Record<string, string> = Object.create(null);
-  for (const name in seen) {
-    if (HOP_BY_HOP.has(name) || named.includes(name) || isSpoofable(name)) continue;
-    headers[name] = seen[name] as string;
-  }
-  return { headers, host, forwardedFor: seen['x-forwarded-for'], upgrade };
+  const { upgrade, connection } = dropped;
+  const { host } = headers;
+  if (connection !== undefined) for (const name of namedBy(connection)) delete headers[name];
+  return { headers, host, forwardedFor: dropped['x-forwarded-for'], upgrade };
+}
+
+/** What is to be done with a header, by its name alone. */
+interface HeaderRule {
+  /** Lower-case. */
+  readonly name: string;
+  readonly isSingle: boolean;
+  /** Handlers and upstreams do not see it. */
+  readonly isDropped: boolean;
+}
+
+const rules = new Map<string, HeaderRule>();
+const MAX_RULES = 512;
+const MAX_REMEMBERED_NAME_LENGTH = 64;
+
+/** Names repeat from request to request. They are the client's choice: a bounded number of them is remembered. */
+function ruleFor(raw: string): HeaderRule {
+  const known = rules.get(raw);
+  if (known) return known;
+  const name = raw.toLowerCase();
+  const rule = { name, isSingle: SINGLE.has(name), isDropped: HOP_BY_HOP.has(name) || isSpoofable(name) };
+  if (rules.size < MAX_RULES && raw.length <= MAX_REMEMBERED_NAME_LENGTH) rules.set(raw, rule);
+  return rule;
 }
 
 /** Whether a client may not send it, because services would take it for the word of the gateway. */
