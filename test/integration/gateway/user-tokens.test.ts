@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import type { RequestListener } from 'node:http';
 import { dirname } from 'node:path';
-import { tls } from '@sallyport/core';
+import { allow, exactly, matching, tls, type User } from '@sallyport/core';
 import {
   allOf,
   apiKey,
@@ -10,12 +11,13 @@ import {
   httpRoute,
   newApiKey,
   type Principal,
+  route,
 } from '@sallyport/gateway';
 import type { IdentityFiles } from '@sallyport/pki';
 import { fakeClock, type Mesh } from '@sallyport/testing';
 import { eventually } from '../../support/eventually.js';
 import { type HttpUpstream, httpUpstream } from '../../support/gateway/http-upstream.js';
-import { type GatewayWorld, gatewayWorld } from '../../support/gateway/world.js';
+import { type GatewayWorld, gatewayWorld, Orders } from '../../support/gateway/world.js';
 
 const MINUTE = 60_000;
 
@@ -59,10 +61,12 @@ class TokenWorld implements AsyncDisposable {
   }
 }
 
-function echo(mesh: Mesh, name: string): Promise<HttpUpstream> {
-  return httpUpstream(mesh, (request, response) => response.end(request.headers['sallyport-user'] ?? 'nobody'), {
-    name,
-  });
+function echo(mesh: Mesh, name: string, id = mesh.id(name)): Promise<HttpUpstream> {
+  const answer: RequestListener = ({ headers }, response) => {
+    response.setHeader('x-answered-by', id);
+    response.end(headers['sallyport-user'] ?? 'nobody');
+  };
+  return httpUpstream(mesh, answer, { name, id });
 }
 
 function said(token: string): Said {
@@ -78,13 +82,13 @@ const asTold = custom('own', ({ headers }) => {
   return { ...principal, ...told, scopes: new Set(scopes) };
 });
 const principal = (told: object) => ({ 'x-principal': JSON.stringify(told) });
-const route = (auth: ReturnType<typeof custom>, name = 'files') =>
+const filesRoute = (auth: ReturnType<typeof custom>, name = 'files') =>
   httpRoute('GET', `/${name}`, { upstream: name, auth });
 
 describe('the token that tells a service of the user', () => {
   it('is signed once for the holder of a key, not for each request', async () => {
     const { key, record } = newApiKey();
-    await using world = await TokenWorld.open({ routes: [route(apiKey([record]))] });
+    await using world = await TokenWorld.open({ routes: [filesRoute(apiKey([record]))] });
 
     const first = await world.token({ 'x-api-key': key });
 
@@ -92,15 +96,15 @@ describe('the token that tells a service of the user', () => {
   });
 
   it('is signed once for what a function of your own says, and for all of several handlers', async () => {
-    await using own = await TokenWorld.open({ routes: [route(asTold)] });
-    await using both = await TokenWorld.open({ routes: [route(allOf(asTold, asTold))] });
+    await using own = await TokenWorld.open({ routes: [filesRoute(asTold)] });
+    await using both = await TokenWorld.open({ routes: [filesRoute(allOf(asTold, asTold))] });
 
     for (const world of [own, both]) assert.equal(await world.token(), await world.token());
   });
 
   it('is never shared by two principals, however little they differ', async () => {
     const userClaims = ['mail'];
-    await using world = await TokenWorld.open({ routes: [route(asTold)], userClaims });
+    await using world = await TokenWorld.open({ routes: [filesRoute(asTold)], userClaims });
     const end = Date.now() + 60 * MINUTE;
     const principals = [
       { subject: 'ada' },
@@ -126,7 +130,7 @@ describe('the token that tells a service of the user', () => {
   });
 
   it('is shared where they differ in what is not passed on', async () => {
-    await using world = await TokenWorld.open({ routes: [route(asTold)], userClaims: ['mail'] });
+    await using world = await TokenWorld.open({ routes: [filesRoute(asTold)], userClaims: ['mail'] });
 
     const one = await world.token(principal({ claims: { mail: 'a@b', visits: 1 } }));
 
@@ -142,14 +146,17 @@ describe('the token that tells a service of the user', () => {
       claims: {},
       expiresAt: Date.now() + MINUTE,
     }));
-    const routes = [route(asTold), httpRoute('GET', '/other', { upstream: 'files', auth: other })];
+    const routes = [filesRoute(asTold), httpRoute('GET', '/other', { upstream: 'files', auth: other })];
     await using world = await TokenWorld.open({ routes });
 
     assert.notEqual(await world.token({}, '/files'), await world.token({}, '/other'));
   });
 
   it('is for one service each', async () => {
-    await using world = await TokenWorld.open({ routes: [route(asTold), route(asTold, 'mail')] }, ['files', 'mail']);
+    await using world = await TokenWorld.open({ routes: [filesRoute(asTold), filesRoute(asTold, 'mail')] }, [
+      'files',
+      'mail',
+    ]);
 
     const [files, mail] = [await world.token({}, '/files'), await world.token({}, '/mail')];
 
@@ -157,7 +164,7 @@ describe('the token that tells a service of the user', () => {
   });
 
   it('never says that the proof is good for longer than it is', async () => {
-    await using world = await TokenWorld.open({ routes: [route(asTold)] });
+    await using world = await TokenWorld.open({ routes: [filesRoute(asTold)] });
     const long = Date.now() + 60 * MINUTE;
 
     const before = await world.token(principal({ expiresAt: long }));
@@ -172,7 +179,7 @@ describe('the token that tells a service of the user', () => {
   it('is made anew at two thirds of its life', async () => {
     const clock = fakeClock();
     const { key, record } = newApiKey();
-    await using world = await TokenWorld.open({ routes: [route(apiKey([record]))], clock });
+    await using world = await TokenWorld.open({ routes: [filesRoute(apiKey([record]))], clock });
 
     const first = await world.token({ 'x-api-key': key });
     const { exp } = said(first);
@@ -193,7 +200,7 @@ describe('the token that tells a service of the user', () => {
       files = identity;
       return gateway({ ...options, identity: tls.fromFiles({ ...identity, pollMs: 20 }) });
     };
-    const world = await gatewayWorld({ routes: [route(apiKey([record]))], open });
+    const world = await gatewayWorld({ routes: [filesRoute(apiKey([record]))], open });
     await using tokens = new TokenWorld(world);
     await tokens.serve('files');
     const signerOf = (token: string) =>
@@ -207,4 +214,133 @@ describe('the token that tells a service of the user', () => {
     assert.notEqual(signerOf(second), signerOf(first));
     assert.equal(await tokens.token({ 'x-api-key': key }), second);
   });
+});
+
+describe('whom the token that tells of the user is for', () => {
+  const { key, record } = newApiKey({ subject: 'ada' });
+  const auth = apiKey([record]);
+  const headers = { 'x-api-key': key };
+  const elsewhere = 'spiffe://test.sallyport/ns/shop/sa/billing';
+
+  it('is the service with an identity of its own, on a route that names it', async () => {
+    const users: (User | undefined)[] = [];
+    const options = { service: 'billing', identity: elsewhere, auth };
+    await using world = await gatewayWorld({
+      routes: [
+        route('GET', '/v1/orders/:id', Orders.get, options),
+        route('GET', '/v1/watch/:id', Orders.watch, options),
+      ],
+    });
+    await addBilling(world, users);
+
+    const unary = await world.ask('GET', '/v1/orders/7', { headers });
+    const stream = await world.ask('GET', '/v1/watch/7', { headers });
+
+    assert.deepEqual([unary.status, stream.status], [200, 200], unary.body);
+    assert.deepEqual(
+      users.map((user) => user?.subject),
+      ['ada', 'ada'],
+    );
+  });
+
+  it('is nobody whom the route does not mean: the call ends before anything is said', async () => {
+    const users: (User | undefined)[] = [];
+    await using world = await gatewayWorld({
+      routes: [
+        route('GET', '/by-name/:id', Orders.get, { service: 'billing', auth }),
+        route('GET', '/other/:id', Orders.get, { service: 'billing', identity: `${elsewhere}2`, auth }),
+      ],
+    });
+    await addBilling(world, users);
+
+    for (const path of ['/by-name/7', '/other/7']) {
+      const { status, code } = await world.ask('GET', path, { headers });
+      assert.deepEqual([status, code], [502, 'upstream-refused'], path);
+    }
+    assert.deepEqual(users, []);
+  });
+
+  it('is whoever has proven itself on the connection to an HTTP service', async () => {
+    await using world = await gatewayWorld({
+      routes: [
+        httpRoute('GET', '/exact', { upstream: 'files', expect: exactly(elsewhere), auth }),
+        httpRoute('GET', '/any', { upstream: 'files', expect: matching('spiffe://test.sallyport/**'), auth }),
+      ],
+    });
+    await using _ = await echo(world.mesh, 'files', elsewhere);
+
+    for (const path of ['/exact', '/any', '/any']) {
+      const { status, body } = await world.ask('GET', path, { headers });
+      assert.deepEqual([status, said(body).aud], [200, elsewhere], path);
+    }
+  });
+
+  it('is each of several instances for itself, where a route takes any of them', async () => {
+    await using world = await gatewayWorld({
+      routes: [httpRoute('GET', '/any', { upstream: 'files', expect: matching('spiffe://test.sallyport/**'), auth })],
+    });
+    const ids = [elsewhere, `${elsewhere}2`];
+    await using _one = await echo(world.mesh, 'files', ids[0]);
+    await using _two = await echo(world.mesh, 'files', ids[1]);
+    const audiences = new Map<string, string>();
+
+    await eventually(async () => {
+      const { body, headers: answered } = await world.ask('GET', '/any', { headers });
+      audiences.set(String(answered['x-answered-by']), said(body).aud);
+      assert.equal(audiences.size, 2);
+    });
+
+    assert.deepEqual(audiences, new Map(ids.map((id) => [id, id])));
+  });
+
+  it('is the identity behind an address, not the address', async () => {
+    await using world = await gatewayWorld({ routes: [] });
+    await using upstream = await echo(world.mesh, 'files', elsewhere);
+    await world.gateway.replace({
+      routes: [
+        httpRoute('GET', '/files', {
+          upstream: `https://127.0.0.1:${upstream.port}`,
+          expect: exactly(elsewhere),
+          auth,
+        }),
+      ],
+    });
+
+    const { body } = await world.ask('GET', '/files', { headers });
+
+    assert.equal(said(body).aud, elsewhere);
+  });
+
+  it('is told from what is no SPIFFE ID before anything starts', async () => {
+    for (const identity of ['billing', 'spiffe://test.sallyport/ns/*', '']) {
+      const options = { service: 'billing', identity, auth };
+      const opened = gatewayWorld({ routes: [route('GET', '/v1/orders/:id', Orders.get, options)] });
+      await assert.rejects(opened, /option-invalid at gateway\.routes\[0\]\.identity/);
+    }
+  });
+
+  async function addBilling({ mesh }: GatewayWorld, users: (User | undefined)[]): Promise<void> {
+    const billing = mesh.service('billing', {
+      identity: { template: '/ns/shop/sa/{service}' },
+      certificate: { id: elsewhere },
+      authorize: [allow({ from: mesh.id('gateway'), to: 'test.orders.v1.Orders/*' })],
+      users: { from: mesh.id('gateway') },
+    });
+    billing.handle(Orders, {
+      get({ id }, { user }) {
+        users.push(user);
+        return { text: id };
+      },
+      create: ({ text }) => ({ text }),
+      async *watch(_, { user }) {
+        users.push(user);
+        yield { n: 1 };
+      },
+      upload: () => ({ sum: 0 }),
+      async *chat() {
+        yield { n: 0 };
+      },
+    });
+    await billing.start();
+  }
 });

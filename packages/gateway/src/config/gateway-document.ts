@@ -18,6 +18,7 @@ const routeEntry = z.strictObject({
     .describe('Method and path: GET /v1/orders/:id'),
   contract: reference.optional().describe('Module and method: ./contracts.js#Orders.get'),
   service: z.string().optional().describe('Name in the registry of the service that handles the contract'),
+  identity: z.string().optional().describe('SPIFFE ID of that service, where it does not follow from its name'),
   upstream: z.string().optional().describe('HTTP service behind a reverse proxy: a name in the registry, or https://…'),
   expect: z.string().optional().describe('SPIFFE ID, or pattern of such, that the upstream must have'),
   auth: z.string().optional().describe('Name of an entry of auth: who may use the route'),

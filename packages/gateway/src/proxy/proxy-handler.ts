@@ -2,9 +2,8 @@ import type { ClientRequest, IncomingMessage } from 'node:http';
 import { request as httpsRequest, type RequestOptions } from 'node:https';
 import type { Readable } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
-import { CallError } from '@sallyport/core';
-import type { EventSink } from '@sallyport/core/spi';
-import { Metadata } from '@sallyport/core/spi';
+import { CallError, type SpiffeId } from '@sallyport/core';
+import { type EventSink, httpsServerOf, Metadata } from '@sallyport/core/spi';
 import type { RouteHandler } from '../application.js';
 import type { EdgeIncoming, EdgeOutgoing } from '../edge/edge-server.js';
 import { breakOff, PacedWriter, writeHeadTo } from '../edge/paced-writer.js';
@@ -43,10 +42,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
     const outgoing = reply.raw as unknown as EdgeOutgoing;
     const incoming = reply.request.raw as unknown as EdgeIncoming;
     const payload = sendsBody ? ((body as Readable | undefined) ?? unannouncedBody(incoming)) : undefined;
-    const told = Object.fromEntries(
-      [...Metadata.from(await metadata(exchange))].map(([name, value]) => [name, String(value)]),
-    );
-    const headers = requestHeaders(exchange, passes, told);
+    const headers = requestHeaders(exchange, passes);
     const { 'content-length': length } = exchange.request.headers;
     if (payload) {
       if (Number(length ?? 0) > maxBodyBytes) throw bodyTooLarge(maxBodyBytes);
@@ -81,6 +77,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
         const trial = new Trial(place, {
           exchange,
           headers,
+          metadata,
           payload,
           maxBodyBytes,
           deadlineAt,
@@ -147,6 +144,7 @@ interface Sending {
   readonly exchange: Exchange;
   readonly headers: NonNullable<RequestOptions['headers']>;
   readonly payload: Readable | undefined;
+  readonly metadata: CallMetadata;
   readonly maxBodyBytes: number;
   readonly deadlineAt: number;
   readonly bodyMs: number;
@@ -199,6 +197,12 @@ class Trial {
       outgoing.once('socket', (socket) => {
         const begin = () => {
           this.hasBegun = true;
+          try {
+            this.#tellUser(outgoing, httpsServerOf(socket));
+          } catch (error) {
+            outgoing.destroy(error as Error);
+            return;
+          }
           if (!payload) outgoing.end();
           else this.#upload(payload, outgoing).catch((error: Error) => outgoing.destroy(error));
         };
@@ -210,6 +214,13 @@ class Trial {
   }
 
   async #upload(payload: Readable, outgoing: ClientRequest): Promise<void> {
+  /** For whom the request is made is said to this server alone: others would not believe it, and cannot use it. */
+  #tellUser(outgoing: ClientRequest, server: SpiffeId | undefined): void {
+    const { metadata, exchange } = this.#sending;
+    if (!server) throw new CallError('UNAVAILABLE', 'nobody has proven to be the service');
+    for (const [name, value] of Metadata.from(metadata(exchange, server))) outgoing.setHeader(name, String(value));
+  }
+
     const { maxBodyBytes, bodyMs } = this.#sending;
     let bytes = 0;
     const timer = setTimeout(() => outgoing.destroy(bodyTooSlow()), bodyMs);

@@ -1,4 +1,4 @@
-import type { AnyContract } from '@sallyport/core';
+import { type AnyContract, parseSpiffeId } from '@sallyport/core';
 import { durationMs, limit, parseOptions, serviceNameSchema, type Violation, violation } from '@sallyport/core/spi';
 import { z } from 'zod';
 import { upstreamViolations } from '../proxy/upstream-address.js';
@@ -92,6 +92,10 @@ const optionSchemas = {
   rpc: z.strictObject({
     ...commonOptions,
     service: z.unknown().optional(),
+    identity: z
+      .string()
+      .refine(isSpiffeId, 'expected a SPIFFE ID, e.g. spiffe://prod.acme/ns/shop/sa/orders')
+      .optional(),
     map: z.custom((value) => typeof value === 'function', 'expected a function').optional(),
     idempotent: z.boolean().optional(),
     cache: z.unknown().optional(),
@@ -133,6 +137,15 @@ function routeViolations(route: Route, at: string): Violation[] {
   found.push(...cacheViolations(route, at));
   if (route.kind === 'http') found.push(...httpViolations(route, at));
   return found;
+}
+
+function isSpiffeId(text: string): boolean {
+  try {
+    parseSpiffeId(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 const methodSchema = z.looseObject({ kind: z.string(), path: z.string(), contract: z.string(), name: z.string() });

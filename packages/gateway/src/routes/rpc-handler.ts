@@ -1,4 +1,4 @@
-import type { CallOptions, Service } from '@sallyport/core';
+import type { CallOptions, Service, ServiceClientOptions, SpiffeId } from '@sallyport/core';
 import type { Exchange } from '../exchange.js';
 import { defaultMessage } from './message.js';
 import type { Route } from './route.js';
@@ -6,8 +6,8 @@ import { contractOfMethod } from './route-table.js';
 
 export type RpcRoute = Extract<Route, { kind: 'rpc' }>;
 
-/** What a service is told beside the message, e.g. who the user is. */
-export type CallMetadata = (exchange: Exchange) => Promise<CallOptions['metadata']> | CallOptions['metadata'];
+/** What a service is told beside the message, e.g. who the user is. `server` is who answers, where that is known already. */
+export type CallMetadata = (exchange: Exchange, server?: SpiffeId) => CallOptions['metadata'];
 
 export interface RpcContext {
   readonly service: Service;
@@ -20,19 +20,24 @@ export type UnaryHandler = (exchange: Exchange, body: unknown) => Promise<unknow
 
 export function unaryHandler(route: RpcRoute, context: RpcContext): UnaryHandler {
   const { target, options, method } = route;
-  const client = context.service.client(contractOfMethod(route), { service: options.service });
+  const client = context.service.client(contractOfMethod(route), calledBy(options));
   const call = client[target.name] as (message: unknown, options: CallOptions) => Promise<unknown>;
   const message = options.map ?? defaultMessage(target, hasBody(method));
   const deadlineMs = options.timeoutMs ?? context.upstreamTimeoutMs;
   return async (exchange, body) => {
     const sent = message(exchange.request, body, exchange.principal);
-    const metadata = await context.metadata(exchange);
+    const metadata = context.metadata(exchange);
     return call(sent, {
       deadlineMs,
       signal: exchange.request.signal,
       ...(metadata === undefined ? {} : { metadata }),
     });
   };
+}
+
+/** Which service a route calls, and who that is. */
+export function calledBy({ service, identity }: RpcRoute['options']): ServiceClientOptions {
+  return { service, ...(identity === undefined ? {} : { identity }) };
 }
 
 /** RFC 9110 section 9.3: a body of the others has no defined meaning. */

@@ -4,7 +4,7 @@ import { ProblemError } from '../problem.js';
 import { problemOf } from '../routes/http-status.js';
 import { defaultMessage } from '../routes/message.js';
 import { contractOfMethod } from '../routes/route-table.js';
-import type { RpcRoute } from '../routes/rpc-handler.js';
+import { calledBy, type RpcRoute } from '../routes/rpc-handler.js';
 import type { StreamContext } from './stream-limits.js';
 
 /** One method of a service, called for requests of one route. */
@@ -22,7 +22,7 @@ export interface StreamCall {
 export function streamCall(route: RpcRoute, context: StreamContext, readsBody: boolean): StreamCall {
   const { target, options } = route;
   const { service, metadata, limits, leaving } = context;
-  const client = service.client(contractOfMethod(route), { service: options.service });
+  const client = service.client(contractOfMethod(route), calledBy(options));
   const map = options.map ?? defaultMessage(target, readsBody);
   const deadlineMs = options.timeoutMs ?? limits.streamTimeoutMs;
   return {
@@ -34,7 +34,7 @@ export function streamCall(route: RpcRoute, context: StreamContext, readsBody: b
       const signals = [exchange.request.signal, leaving];
       for (const signal of signals) signal.addEventListener('abort', abort);
       if (signals.some(({ aborted }) => aborted)) abort();
-      const sent = await metadata(exchange);
+      const sent = metadata(exchange);
       return {
         options: { deadlineMs, signal: ending.signal, ...(sent === undefined ? {} : { metadata: sent }) },
         release: () => {

@@ -8,7 +8,7 @@ import {
   UserSigner,
 } from '@sallyport/core/spi';
 import type { Principal } from '../auth/handler.js';
-import type { CallMetadata } from '../routes/rpc-handler.js';
+import type { CallMetadata, RpcRoute } from '../routes/rpc-handler.js';
 
 interface Remembered {
   /** Checked once, sent with every call. */
@@ -49,12 +49,15 @@ export class UserTokens {
     this.#claims = claims;
   }
 
-  /** Undefined where nobody was authenticated: the service then knows of no user. */
-  readonly metadata: CallMetadata = ({ principal, route }) => {
+  /**
+   * Undefined where nobody was authenticated: the service then knows of no user. For HTTP it is said to the `server` that has
+   * proven itself on the very connection, for RPC to the identity that a call cannot but end at.
+   */
+  readonly metadata: CallMetadata = ({ principal, route }, server) => {
     if (!principal || route.kind === 'local') return undefined;
     this.#forgetAfterRotation();
-    const target = route.kind === 'rpc' ? route.options.service : route.options.upstream;
-    return this.#metadataFor(principal, this.#audienceOf(target));
+    const audience = route.kind === 'rpc' ? this.#audienceOf(route.options) : server?.toString();
+    return audience === undefined ? undefined : this.#metadataFor(principal, audience);
   };
 
   /** What another key has signed, and in the name of another identity. */
@@ -100,13 +103,12 @@ export class UserTokens {
     return token;
   }
 
-  /** The SPIFFE ID of a service, or the address of a program that the registry does not know. */
-  #audienceOf(target: string): string {
-    const known = this.#ids.get(target);
+  /** The SPIFFE ID of the service: whoever shows another one will not get the call. */
+  #audienceOf({ service, identity }: RpcRoute['options']): string {
+    const known = identity ?? this.#ids.get(service);
     if (known !== undefined) return known;
-    const { trustDomain } = this.#tls.current().identity;
-    const id = URL.canParse(target) ? new URL(target).origin : template.idFor(trustDomain, target).toString();
-    this.#ids.set(target, id);
+    const id = template.idFor(this.#tls.current().identity.trustDomain, service).toString();
+    this.#ids.set(service, id);
     return id;
   }
 
