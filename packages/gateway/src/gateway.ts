@@ -39,6 +39,7 @@ import { type EdgeServer, edgeServer } from './edge/edge-server.js';
 import type { Stage } from './exchange.js';
 import { ConcurrencyLimit } from './limits/concurrency-limit.js';
 import { RateLimits } from './limits/rate-limit.js';
+import { LocalRateLimits } from './limits/rate-limit-store.js';
 import { GatewayMetrics } from './metrics/gateway-metrics.js';
 import { openApiDocument } from './openapi/openapi-document.js';
 import {
@@ -127,6 +128,7 @@ export class GatewayInstance implements Gateway {
   /** The last is the one in use; those before it have requests under way. */
   readonly #generations: Generation[] = [];
   readonly #authenticators: AuthenticatorPool = new Map();
+  readonly #rateLimits: LocalRateLimits;
   #replacing: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
@@ -136,6 +138,7 @@ export class GatewayInstance implements Gateway {
     const { value, given } = this.#plan.parsed;
     this.name = value?.name ?? 'gateway';
     this.#clock = given.clock ?? systemClock;
+    this.#rateLimits = new LocalRateLimits(this.#clock);
     this.events = new EventBus(this.name, this.#clock, given.logger ?? consoleLogger());
     this.#tls = webTls(given.tls, 'gateway.tls');
     this.#metrics = new GatewayMetrics(this.name, this.events, {
@@ -308,7 +311,7 @@ export class GatewayInstance implements Gateway {
       const handlers = await AuthHandlers.open(options.routes, context, this.#authenticators);
       opened.push(() => handlers.close());
       const onOverQuota = (limit: string) => this.#metrics.overQuota(limit);
-      const rates = await rateLimits.open({ ...context, onOverQuota });
+      const rates = await rateLimits.open({ ...context, onOverQuota, local: this.#rateLimits });
       opened.push(() => rates.close());
       const upstreams = await this.#openUpstreams(options);
       if (upstreams) opened.push(() => upstreams.close());

@@ -6,7 +6,8 @@ import type { Exchange, Stage } from '../exchange.js';
 import { ProblemError } from '../problem.js';
 import type { Route } from '../routes/route.js';
 import {
-  LocalRateLimitStore,
+  type Consumption,
+  type LocalRateLimits,
   type OpenRateLimitStore,
   type RateLimitStore,
   type RateLimitStoreContext,
@@ -74,6 +75,8 @@ const schema = z.array(
 type ResolvedRateLimit = z.output<typeof schema>[number];
 
 export interface RateLimitContext extends RateLimitStoreContext {
+  /** What the gateway has counted in this process, by the lists of limits before this one as well. */
+  readonly local: LocalRateLimits;
   /** Told the name of the limit for each request that is refused by it. */
   readonly onOverQuota: (limit: string) => void;
 }
@@ -96,7 +99,7 @@ export class RateLimits {
 
   async open(context: RateLimitContext): Promise<OpenRateLimits> {
     const stores = new Map<RateLimitStore | undefined, OpenRateLimitStore>();
-    stores.set(undefined, new LocalRateLimitStore(context.clock));
+    stores.set(undefined, context.local.open(this.#limits.filter(({ store }) => !store).map(countName)));
     for (const store of this.#stores()) stores.set(store, await store.open(context));
     return new OpenRateLimits(this.#limits, stores, context.onOverQuota);
   }
@@ -105,6 +108,9 @@ export class RateLimits {
     return [...new Set(this.#limits.flatMap(({ store }) => (store ? [store] : [])))];
   }
 }
+
+/** Counts one request of a key. */
+type Count = (key: string) => Consumption | Promise<Consumption>;
 
 export class OpenRateLimits {
   readonly #limits: readonly ResolvedRateLimit[];
@@ -141,17 +147,21 @@ export class OpenRateLimits {
 
   #stage(limits: readonly ResolvedRateLimit[]): Stage | undefined {
     if (limits.length === 0) return undefined;
+    const counters = limits.map((limit) => {
+      const store = this.#stores.get(limit.store) as OpenRateLimitStore;
+      const name = countName(limit);
+      return { limit, count: (key: string) => store.count(name, key, limit.windowMs) };
+    });
     return async (exchange) => {
-      for (const limit of limits) await this.#apply(limit, exchange);
+      for (const { limit, count } of counters) await this.#apply(limit, count, exchange);
     };
   }
 
-  async #apply(limit: ResolvedRateLimit, exchange: Exchange): Promise<void> {
+  async #apply(limit: ResolvedRateLimit, count: Count, exchange: Exchange): Promise<void> {
     const key = keyOf(limit, exchange);
     if (key === undefined) return;
-    const store = this.#stores.get(limit.store) as OpenRateLimitStore;
     try {
-      const { used, resetMs } = await store.count(limit.name, key, limit.windowMs);
+      const { used, resetMs } = await count(key);
       const resetS = Math.max(1, Math.ceil(resetMs / 1000));
       describe(exchange, limit, Math.max(0, limit.limit - used), resetS);
       if (used > limit.limit) {
@@ -163,6 +173,14 @@ export class OpenRateLimits {
       if (limit.onStoreFailure !== 'allow') throw cannotCount(limit, error);
     }
   }
+}
+
+/**
+ * What the counts of a limit go under. In this process they go on when the limit is in the next list too, and begin anew when
+ * it counts something else then; `limit` itself may change. A shared store keeps counts by the name alone.
+ */
+function countName({ name, by, windowMs, store }: ResolvedRateLimit): string {
+  return store ? name : `${name} ${[by].flat().join('+')} ${windowMs}`;
 }
 
 /** Undefined when the request has nothing that the limit counts by, e.g. no API key. */

@@ -1,0 +1,2 @@
+/** Parts of the gateway whose bounds are shown without a gateway around them. For tests; they may change at any time. */
+export { LocalRateLimits } from './limits/rate-limit-store.js';
