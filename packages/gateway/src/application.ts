@@ -2,6 +2,7 @@ import type { EventSink } from '@sallyport/core/spi';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { EdgeGuard, GuardedRequest } from './edge/edge-guard.js';
 import type { EdgeIncoming, EdgeOutgoing } from './edge/edge-server.js';
+import { breakOffUnlessTaken } from './edge/paced-writer.js';
 import { tellRefusal } from './edge/refusal-event.js';
 import { stopReadingAfter } from './edge/stop-reading.js';
 import { parseStrictJson } from './edge/strict-json.js';
@@ -12,7 +13,6 @@ import { type Problem, ProblemError, problemBody, timedOut } from './problem.js'
 import { problemOf } from './routes/http-status.js';
 import type { HttpMethod } from './routes/route.js';
 import type { RouteTable, TableRoute } from './routes/route-table.js';
-import { hasBody } from './routes/rpc-handler.js';
 import type { SocketHandler } from './streams/bidi-handler.js';
 import { type OnUpgrade, webSocketDoor } from './streams/websocket-door.js';
 
@@ -140,7 +140,7 @@ export async function application(context: ApplicationContext): Promise<Applicat
         ended();
       });
       try {
-        req[guarded] = context.guard.admit(req);
+        req[guarded] = context.guard.admit(req, res);
         req.url = req[guarded].path;
         dispatch(req, res);
       } catch (error) {
@@ -166,7 +166,6 @@ function isUpload(route: TableRoute['route']): boolean {
 function addRoute(scope: FastifyInstance, route: TableRoute['route'], context: ApplicationContext): void {
   const stages = context.stagesFor(route);
   const handler = context.handlerFor(route);
-  const { bodyTimeoutMs } = context.limits;
   scope.route({
     method: route.method,
     url: route.path,
@@ -182,7 +181,8 @@ function addRoute(scope: FastifyInstance, route: TableRoute['route'], context: A
         const wait = stage(exchange);
         if (wait) await wait;
       }
-      if (hasBody(route.method)) limitBodyTime(request, reply, bodyTimeoutMs);
+      // Also where a body has no meaning: Fastify reads that of a DELETE before anything else happens.
+      if (route.method !== 'GET' && route.method !== 'HEAD') limitBodyTime(context, request, reply);
     },
     async handler(request, reply) {
       (request as WithExchange)[bodyTimer]?.();
@@ -221,12 +221,11 @@ const bodyTimer = Symbol('body timer');
 type WithExchange = FastifyRequest & { [exchangeKey]?: Exchange; [bodyTimer]?: () => void };
 
 /** HTTP/2 has no limit of its own for how slowly a body may come. */
-function limitBodyTime(request: FastifyRequest, reply: FastifyReply, timeoutMs: number): void {
+function limitBodyTime(context: ApplicationContext, request: FastifyRequest, reply: FastifyReply): void {
   const timer = setTimeout(() => {
-    stopReadingAfter(reply.raw as unknown as EdgeOutgoing, request.raw as unknown as EdgeIncoming);
     const problem = { status: 408, code: 'request-timeout', title: 'The request took too long to arrive' };
-    if (!reply.sent) void sendProblem(request, reply, problem);
-  }, timeoutMs);
+    void refuse(context, request, reply, new ProblemError(problem));
+  }, context.limits.bodyTimeoutMs);
   timer.unref();
   const stop = () => clearTimeout(timer);
   (request as WithExchange)[bodyTimer] = stop;
@@ -296,6 +295,10 @@ function refuse(
   const refusal = edge.expired ? timedOut(error) : error;
   const { problem } = refusal;
   tellRefusal(context.events, edge, refusal, exchange?.principal?.subject);
+  // HTTP/2 would keep the stream open for the rest of a body, and the place of the request with it.
+  if (problem.status === 408 || problem.status === 413) {
+    stopReadingAfter(reply.raw as unknown as EdgeOutgoing, request.raw as unknown as EdgeIncoming);
+  }
   // A body that nobody has read would be taken for the next request, or sent for nothing.
   if (problem.status === 413 || problem.status === 415 || context.draining()) reply.header('connection', 'close');
   return reply.sent ? undefined : sendProblem(request, reply, problem);
@@ -333,5 +336,6 @@ function answerUnguarded(context: ApplicationContext, req: Guarded, res: EdgeOut
     ...(req.httpVersionMajor === 1 ? { connection: 'close' } : {}),
   };
   (res as { writeHead(status: number, headers: object): unknown }).writeHead(problem.status, headers);
+  breakOffUnlessTaken(res, context.limits.headersTimeoutMs);
   res.end(body);
 }

@@ -1,4 +1,5 @@
 import { randomUUID, type X509Certificate } from 'node:crypto';
+import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import type { EdgeRequest } from '../edge-request.js';
 import type { ResolvedLimits } from '../options.js';
@@ -6,8 +7,9 @@ import { badRequest, ProblemError } from '../problem.js';
 import type { Route } from '../routes/route.js';
 import { canonicalTarget } from './canonical-target.js';
 import type { ClientAddress } from './client-address.js';
-import type { EdgeIncoming } from './edge-server.js';
+import type { EdgeIncoming, EdgeOutgoing } from './edge-server.js';
 import { guardHeaders } from './header-guard.js';
+import { breakOff } from './paced-writer.js';
 
 export interface EdgeGuardContext {
   readonly limits: ResolvedLimits;
@@ -21,6 +23,9 @@ const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIO
 const AUTHORITY = /^(\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::(\d{1,5}))?$/i;
 /** W3C Trace Context section 3.2: anything else starts a new trace. */
 const TRACEPARENT = /^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/;
+
+/** How long the last words of a request may take whose time is over, ms. */
+const GOODBYE_MS = 1000;
 
 /** Why a signal has aborted. One for all requests: to make one captures a stack, which cost a twentieth of a request's CPU. */
 const OVER = new DOMException('the request is over', 'AbortError');
@@ -37,7 +42,8 @@ export class EdgeGuard {
     this.#context = context;
   }
 
-  admit(incoming: EdgeIncoming): GuardedRequest {
+  /** `outgoing` is where the answer goes, which ends with the time of the request at the latest. */
+  admit(incoming: EdgeIncoming, outgoing: EdgeOutgoing | Duplex): GuardedRequest {
     const { limits, serves, clientAddress } = this.#context;
     const method = incoming.method ?? '';
     if (!METHODS.has(method)) throw methodRefused();
@@ -61,6 +67,7 @@ export class EdgeGuard {
       origin: `https://${authority.toLowerCase()}`,
       remoteAddress: clientAddress(socket.remoteAddress ?? 'unknown', forwardedFor),
       socket,
+      outgoing,
       timeoutMs: limits.requestTimeoutMs,
     });
   }
@@ -68,6 +75,7 @@ export class EdgeGuard {
 
 interface GuardedParts extends Omit<EdgeRequest, 'params' | 'clientCertificate' | 'signal'> {
   readonly socket: TLSSocket;
+  readonly outgoing: EdgeOutgoing | Duplex;
   /** From now until the answer begins. */
   readonly timeoutMs: number;
 }
@@ -86,7 +94,8 @@ export class GuardedRequest implements EdgeRequest {
   route: Route | undefined;
   readonly #socket: TLSSocket;
   #controller: AbortController | undefined;
-  readonly #timer: NodeJS.Timeout;
+  readonly #outgoing: EdgeOutgoing | Duplex;
+  #timer: NodeJS.Timeout;
   #over = false;
   #expired = false;
 
@@ -99,6 +108,7 @@ export class GuardedRequest implements EdgeRequest {
     this.origin = parts.origin;
     this.remoteAddress = parts.remoteAddress;
     this.#socket = parts.socket;
+    this.#outgoing = parts.outgoing;
     this.#timer = setTimeout(() => this.#expire(), parts.timeoutMs).unref();
   }
 
@@ -140,6 +150,8 @@ export class GuardedRequest implements EdgeRequest {
   #expire(): void {
     this.#expired = true;
     this.#controller?.abort(EXPIRED);
+    // The refusal is given a moment. Who does not take it, or never ends a body, must not keep the place of another.
+    this.#timer = setTimeout(() => breakOff(this.#outgoing), GOODBYE_MS).unref();
   }
 }
 

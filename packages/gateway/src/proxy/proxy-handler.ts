@@ -6,7 +6,7 @@ import { CallError, type SpiffeId } from '@sallyport/core';
 import { type EventSink, httpsServerOf, Metadata } from '@sallyport/core/spi';
 import type { RouteHandler } from '../application.js';
 import type { EdgeIncoming, EdgeOutgoing } from '../edge/edge-server.js';
-import { breakOff, PacedWriter, writeHeadTo } from '../edge/paced-writer.js';
+import { breakOff, breakOffUnlessTaken, PacedWriter, writeHeadTo } from '../edge/paced-writer.js';
 import { tellRefusal } from '../edge/refusal-event.js';
 import { stopReadingAfter } from '../edge/stop-reading.js';
 import type { Exchange } from '../exchange.js';
@@ -116,6 +116,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
         await writer.write(part);
         idle.refresh();
       }
+      breakOffUnlessTaken(outgoing, limits.streamIdleTimeoutMs);
       outgoing.end();
     } catch (error) {
       if (!outgoing.destroyed) breakOff(outgoing);
@@ -143,8 +144,8 @@ interface Sent {
 interface Sending {
   readonly exchange: Exchange;
   readonly headers: NonNullable<RequestOptions['headers']>;
-  readonly payload: Readable | undefined;
   readonly metadata: CallMetadata;
+  readonly payload: Readable | undefined;
   readonly maxBodyBytes: number;
   readonly deadlineAt: number;
   readonly bodyMs: number;
@@ -196,13 +197,13 @@ class Trial {
       });
       outgoing.once('socket', (socket) => {
         const begin = () => {
-          this.hasBegun = true;
           try {
             this.#tellUser(outgoing, httpsServerOf(socket));
           } catch (error) {
             outgoing.destroy(error as Error);
             return;
           }
+          this.hasBegun = true;
           if (!payload) outgoing.end();
           else this.#upload(payload, outgoing).catch((error: Error) => outgoing.destroy(error));
         };
@@ -213,7 +214,6 @@ class Trial {
     });
   }
 
-  async #upload(payload: Readable, outgoing: ClientRequest): Promise<void> {
   /** For whom the request is made is said to this server alone: others would not believe it, and cannot use it. */
   #tellUser(outgoing: ClientRequest, server: SpiffeId | undefined): void {
     const { metadata, exchange } = this.#sending;
@@ -221,6 +221,7 @@ class Trial {
     for (const [name, value] of Metadata.from(metadata(exchange, server))) outgoing.setHeader(name, String(value));
   }
 
+  async #upload(payload: Readable, outgoing: ClientRequest): Promise<void> {
     const { maxBodyBytes, bodyMs } = this.#sending;
     let bytes = 0;
     const timer = setTimeout(() => outgoing.destroy(bodyTooSlow()), bodyMs);

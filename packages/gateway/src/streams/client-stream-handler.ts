@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { RouteHandler } from '../application.js';
 import type { EdgeIncoming, EdgeOutgoing } from '../edge/edge-server.js';
+import { breakOffUnlessTaken } from '../edge/paced-writer.js';
 import { stopReadingAfter } from '../edge/stop-reading.js';
 import type { RpcRoute } from '../routes/rpc-handler.js';
 import { uploadedMessages } from './ndjson-upload.js';
@@ -29,10 +30,10 @@ export function clientStreamHandler(route: RpcRoute, context: StreamContext): Ro
       throw problemOf(exchange, error) ?? error;
     } finally {
       release();
+      const outgoing = reply.raw as unknown as EdgeOutgoing;
+      breakOffUnlessTaken(outgoing, limits.streamIdleTimeoutMs);
       // The service may have had enough before the client has sent all.
-      if (!payload.readableEnded) {
-        stopReadingAfter(reply.raw as unknown as EdgeOutgoing, reply.request.raw as unknown as EdgeIncoming);
-      }
+      if (!payload.readableEnded) stopReadingAfter(outgoing, reply.request.raw as unknown as EdgeIncoming);
     }
   };
 }

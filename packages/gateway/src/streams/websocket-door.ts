@@ -57,7 +57,7 @@ export function webSocketDoor(context: WebSocketDoorContext): OnUpgrade {
     let request: GuardedRequest | undefined;
     let exchange: UpgradeExchange | undefined;
     try {
-      request = guard.admit(incoming);
+      request = guard.admit(incoming, socket);
       const found = table.match(request.method, request.path);
       const route = found && served.get(found.route);
       if (!found || !route) throw notHere(table, request.path);
