@@ -1,3 +1,4 @@
+import type { Cancellation } from '@sallyport/core';
 import type { EventSink } from '@sallyport/core/spi';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { EdgeGuard, GuardedRequest } from './edge/edge-guard.js';
@@ -132,7 +133,7 @@ export async function application(context: ApplicationContext): Promise<Applicat
     onRequest(req: Guarded, res) {
       pending++;
       const began = performance.now();
-      res.once('close', () => {
+      res.on('close', () => {
         const request = req[guarded];
         request?.end();
         const status = res.headersSent ? res.statusCode : CLIENT_GONE;
@@ -170,45 +171,63 @@ function addRoute(scope: FastifyInstance, route: TableRoute['route'], context: A
     method: route.method,
     url: route.path,
     bodyLimit: route.options.maxBodyBytes ?? context.limits.maxBodyBytes,
-    async onRequest(request, reply) {
+    onRequest(request, reply, done) {
       const incoming = request.raw as unknown as Guarded;
       const edge = incoming[guarded] as GuardedRequest;
       edge.params = request.params as Readonly<Record<string, string>>;
       edge.route = route;
-      const exchange = new RoutedExchange(edge, route, reply);
+      const exchange = new RoutedExchange(edge, route);
       (request as WithExchange)[exchangeKey] = exchange;
-      for (const stage of stages) {
-        const wait = stage(exchange);
-        if (wait) await wait;
+      const passed = () => {
+        // Also where a body has no meaning: Fastify reads that of a DELETE before anything else happens.
+        if (route.method !== 'GET' && route.method !== 'HEAD') limitBodyTime(context, request, reply);
+        done();
+      };
+      let wait: Promise<void> | undefined;
+      try {
+        wait = passThrough(stages, exchange, 0);
+      } catch (error) {
+        done(error as Error);
+        return;
       }
-      // Also where a body has no meaning: Fastify reads that of a DELETE before anything else happens.
-      if (route.method !== 'GET' && route.method !== 'HEAD') limitBodyTime(context, request, reply);
+      if (wait) wait.then(passed, done);
+      else passed();
     },
-    async handler(request, reply) {
-      (request as WithExchange)[bodyTimer]?.();
-      const exchange = (request as WithExchange)[exchangeKey] as Exchange;
+    handler(request, reply) {
+      const exchange = (request as WithExchange)[exchangeKey] as RoutedExchange;
+      exchange.request.bodyArrived();
       if (context.draining()) reply.header('connection', 'close');
       return handler(exchange, reply, request.body);
     },
   });
 }
 
+/** One stage after the other. Waits for those alone that wait themselves: a promise that is there already costs as well. */
+function passThrough(stages: readonly Stage[], exchange: Exchange, first: number): Promise<void> | undefined {
+  for (let i = first; i < stages.length; i++) {
+    const wait = stages[i]?.(exchange);
+    if (wait) return wait.then(() => passThrough(stages, exchange, i + 1));
+  }
+  return undefined;
+}
+
 class RoutedExchange implements Exchange {
   readonly request: GuardedRequest;
   readonly route: TableRoute['route'];
   readonly answerHeaders: Exchange['answerHeaders'] = { ...SECURITY_HEADERS };
-  principal: Exchange['principal'];
-  readonly #reply: FastifyReply;
+  principal: Exchange['principal'] = undefined;
 
-  constructor(request: GuardedRequest, route: TableRoute['route'], reply: FastifyReply) {
+  constructor(request: GuardedRequest, route: TableRoute['route']) {
     this.request = request;
     this.route = route;
-    this.#reply = reply;
+  }
+
+  get cancellation(): Cancellation {
+    return this.request.cancellation;
   }
 
   onEnd(listener: () => void): void {
-    if (this.request.over) listener();
-    else this.#reply.raw.once('close', listener);
+    this.request.onEnd(listener);
   }
 
   begin(): void {
@@ -217,19 +236,15 @@ class RoutedExchange implements Exchange {
 }
 
 const exchangeKey = Symbol('exchange');
-const bodyTimer = Symbol('body timer');
-type WithExchange = FastifyRequest & { [exchangeKey]?: Exchange; [bodyTimer]?: () => void };
+type WithExchange = FastifyRequest & { [exchangeKey]?: RoutedExchange };
 
 /** HTTP/2 has no limit of its own for how slowly a body may come. */
 function limitBodyTime(context: ApplicationContext, request: FastifyRequest, reply: FastifyReply): void {
-  const timer = setTimeout(() => {
+  const edge = (request.raw as unknown as Guarded)[guarded] as GuardedRequest;
+  edge.awaitBody(context.limits.bodyTimeoutMs, () => {
     const problem = { status: 408, code: 'request-timeout', title: 'The request took too long to arrive' };
     void refuse(context, request, reply, new ProblemError(problem));
-  }, context.limits.bodyTimeoutMs);
-  timer.unref();
-  const stop = () => clearTimeout(timer);
-  (request as WithExchange)[bodyTimer] = stop;
-  reply.raw.once('close', stop);
+  });
 }
 
 function notFound(context: ApplicationContext, request: FastifyRequest, reply: FastifyReply): FastifyReply | undefined {
@@ -290,8 +305,8 @@ function refuse(
   error: ProblemError,
 ): FastifyReply | undefined {
   const exchange = (request as WithExchange)[exchangeKey];
-  (request as WithExchange)[bodyTimer]?.();
   const edge = (request.raw as unknown as Guarded)[guarded] as GuardedRequest;
+  edge.bodyArrived();
   const refusal = edge.expired ? timedOut(error) : error;
   const { problem } = refusal;
   tellRefusal(context.events, edge, refusal, exchange?.principal?.subject);

@@ -53,6 +53,7 @@ import {
 import { proxyHandler } from './proxy/proxy-handler.js';
 import { Upstreams } from './proxy/upstreams.js';
 import { answerCache } from './resilience/answer-cache.js';
+import { sendJson } from './routes/json-answer.js';
 import { localHandler } from './routes/local-handler.js';
 import type { Route } from './routes/route.js';
 import { type RouteTable, routeTable } from './routes/route-table.js';
@@ -385,11 +386,7 @@ export class GatewayInstance implements Gateway {
         answer = JSON.stringify(await call(exchange, body));
         cache?.keep(key, answer);
       }
-      return reply
-        .headers(exchange.answerHeaders as Record<string, string>)
-        .header('x-request-id', exchange.request.id)
-        .type('application/json; charset=utf-8')
-        .send(answer);
+      return sendJson(exchange, reply, answer);
     };
   }
 

@@ -1,6 +1,8 @@
 import { randomUUID, type X509Certificate } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
+import type { Cancellation } from '@sallyport/core';
+import { DeadlineWheel, Timed } from '@sallyport/transport-mtls/spi';
 import type { EdgeRequest } from '../edge-request.js';
 import type { ResolvedLimits } from '../options.js';
 import { badRequest, ProblemError } from '../problem.js';
@@ -10,6 +12,7 @@ import type { ClientAddress } from './client-address.js';
 import type { EdgeIncoming, EdgeOutgoing } from './edge-server.js';
 import { guardHeaders } from './header-guard.js';
 import { breakOff } from './paced-writer.js';
+import { RequestCancellation } from './request-cancellation.js';
 
 export interface EdgeGuardContext {
   readonly limits: ResolvedLimits;
@@ -37,6 +40,8 @@ const EXPIRED = new DOMException('the time of the request is over', 'TimeoutErro
  */
 export class EdgeGuard {
   readonly #context: EdgeGuardContext;
+  readonly #wheel = new DeadlineWheel();
+  readonly #authorities = new Map<string, Authority>();
 
   constructor(context: EdgeGuardContext) {
     this.#context = context;
@@ -54,30 +59,63 @@ export class EdgeGuard {
     const { path, query } = canonicalTarget(target);
     const { headers, host, forwardedFor } = guardHeaders(incoming.rawHeaders, limits);
     const socket = socketOf(incoming);
-    const authority = authorityOf(incoming, host);
-    const name = hostNameOf(authority);
+    const { name, origin } = this.#authority(authorityOf(incoming, host));
     const { servername } = socket as { servername?: string | false };
     if (!serves(name) || (servername && servername.toLowerCase() !== name)) throw misdirected();
     return new GuardedRequest({
-      id: TRACEPARENT.exec(headers.traceparent ?? '')?.[1] ?? randomUUID(),
+      id: traceOf(headers) ?? randomUUID(),
       method,
       path,
       query,
       headers,
-      origin: `https://${authority.toLowerCase()}`,
+      origin,
       remoteAddress: clientAddress(socket.remoteAddress ?? 'unknown', forwardedFor),
       socket,
       outgoing,
+      wheel: this.#wheel,
       timeoutMs: limits.requestTimeoutMs,
     });
   }
+
+  /** Nearly all clients use one of few spellings. They are the client's choice: a bounded number of them is remembered. */
+  #authority(text: string): Authority {
+    const known = this.#authorities.get(text);
+    if (known) return known;
+    const authority = { name: hostNameOf(text), origin: `https://${text.toLowerCase()}` };
+    if (this.#authorities.size < MAX_AUTHORITIES && text.length <= MAX_AUTHORITY_LENGTH) {
+      this.#authorities.set(text, authority);
+    }
+    return authority;
+  }
 }
+
+/** `host[:port]`, read. */
+interface Authority {
+  /** Lower-case, without the port. */
+  readonly name: string;
+  readonly origin: string;
+}
+
+const MAX_AUTHORITIES = 256;
+/** A name of DNS and a port. */
+const MAX_AUTHORITY_LENGTH = 260;
 
 interface GuardedParts extends Omit<EdgeRequest, 'params' | 'clientCertificate' | 'signal'> {
   readonly socket: TLSSocket;
   readonly outgoing: EdgeOutgoing | Duplex;
+  readonly wheel: DeadlineWheel;
   /** From now until the answer begins. */
   readonly timeoutMs: number;
+}
+
+/** On the wheel of the gateway: a timer of its own would cost a request more than most of what is done for it. */
+class Deadline extends Timed {
+  readonly onDeadline: () => void;
+
+  constructor(onDeadline: () => void) {
+    super();
+    this.onDeadline = onDeadline;
+  }
 }
 
 /** What most requests never ask for is made when it is asked for. */
@@ -95,7 +133,11 @@ export class GuardedRequest implements EdgeRequest {
   readonly #socket: TLSSocket;
   #controller: AbortController | undefined;
   readonly #outgoing: EdgeOutgoing | Duplex;
-  #timer: NodeJS.Timeout;
+  readonly #wheel: DeadlineWheel;
+  readonly #deadline = new Deadline(() => this.#expire());
+  #bodyDeadline: Deadline | undefined;
+  #cancellation: RequestCancellation | undefined;
+  readonly #listeners: (() => void)[] = [];
   #over = false;
   #expired = false;
 
@@ -109,7 +151,8 @@ export class GuardedRequest implements EdgeRequest {
     this.remoteAddress = parts.remoteAddress;
     this.#socket = parts.socket;
     this.#outgoing = parts.outgoing;
-    this.#timer = setTimeout(() => this.#expire(), parts.timeoutMs).unref();
+    this.#wheel = parts.wheel;
+    this.#wheel.add(this.#deadline, Date.now() + parts.timeoutMs);
   }
 
   /** Node gives a certificate that failed as well; the listener has ended such a connection before its first request. */
@@ -126,6 +169,12 @@ export class GuardedRequest implements EdgeRequest {
     return this.#controller.signal;
   }
 
+  /** Aborted when `signal` is. */
+  get cancellation(): Cancellation {
+    this.#cancellation ??= new RequestCancellation(this.#over || this.#expired);
+    return this.#cancellation;
+  }
+
   /** The answer is complete, or nobody waits for it any more. */
   get over(): boolean {
     return this.#over;
@@ -138,21 +187,54 @@ export class GuardedRequest implements EdgeRequest {
 
   /** An answer or a stream has begun, which has limits of its own. */
   begin(): void {
-    clearTimeout(this.#timer);
+    this.#wheel.remove(this.#deadline);
   }
 
+  /** Calls back once unless the body has arrived before, or the request is over. */
+  awaitBody(timeoutMs: number, onLate: () => void): void {
+    this.#bodyDeadline = new Deadline(onLate);
+    this.#wheel.add(this.#bodyDeadline, Date.now() + timeoutMs);
+  }
+
+  bodyArrived(): void {
+    if (this.#bodyDeadline) this.#wheel.remove(this.#bodyDeadline);
+  }
+
+  /** Called once when the request is over, however it ends; at once when it is over already. */
+  onEnd(listener: () => void): void {
+    if (this.#over) listener();
+    else this.#listeners.push(listener);
+  }
+
+  /** Twice is harmless. */
   end(): void {
-    clearTimeout(this.#timer);
+    if (this.#over) return;
     this.#over = true;
-    this.#controller?.abort(OVER);
+    this.#wheel.remove(this.#deadline);
+    this.bodyArrived();
+    this.#abort(OVER);
+    for (const listener of this.#listeners) listener();
   }
 
   #expire(): void {
+    if (this.#expired) {
+      breakOff(this.#outgoing);
+      return;
+    }
     this.#expired = true;
-    this.#controller?.abort(EXPIRED);
     // The refusal is given a moment. Who does not take it, or never ends a body, must not keep the place of another.
-    this.#timer = setTimeout(() => breakOff(this.#outgoing), GOODBYE_MS).unref();
+    this.#wheel.add(this.#deadline, Date.now() + GOODBYE_MS);
+    this.#abort(EXPIRED);
   }
+
+  #abort(reason: DOMException): void {
+    this.#controller?.abort(reason);
+    this.#cancellation?.abort();
+  }
+}
+
+function traceOf({ traceparent }: Readonly<Record<string, string>>): string | undefined {
+  return traceparent === undefined ? undefined : TRACEPARENT.exec(traceparent)?.[1];
 }
 
 /** HTTP/2 hides its socket behind a proxy that refuses much; the session's own names it. */

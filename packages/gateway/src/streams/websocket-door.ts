@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
+import type { Cancellation } from '@sallyport/core';
 import type { EventSink } from '@sallyport/core/spi';
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { Principal } from '../auth/handler.js';
@@ -66,14 +67,14 @@ export function webSocketDoor(context: WebSocketDoorContext): OnUpgrade {
       request.route = found.route;
       exchange = new UpgradeExchange(request, found.route);
       // Also while it waits for its turn, or for who it is.
-      socket.once('close', exchange.onClosed);
+      const over = () => request?.end();
+      socket.once('close', over);
       for (const stage of route.stages) await stage(exchange);
       if (socket.destroyed) return { route: found.route, status: CLIENT_GONE };
       exchange.begin();
       const webSocket = await accepted(route.server, incoming, socket, head, request.id);
       const gone = new Promise<void>((resolve) => webSocket.once('close', () => resolve()));
-      const { onClosed } = exchange;
-      void gone.then(onClosed);
+      void gone.then(over);
       await route.handler(exchange, webSocket);
       await gone;
       return { route: found.route, status: SWITCHED };
@@ -83,7 +84,6 @@ export function webSocketDoor(context: WebSocketDoorContext): OnUpgrade {
       answer(socket, refusal, request?.id ?? 'none', exchange?.answerHeaders ?? {});
       return { route: request?.route, status: refusal.problem.status };
     } finally {
-      exchange?.onClosed();
       request?.end();
     }
   };
@@ -94,27 +94,23 @@ class UpgradeExchange implements Exchange {
   readonly route: Route;
   readonly answerHeaders: Exchange['answerHeaders'] = {};
   principal: Principal | undefined;
-  readonly #listeners: (() => void)[] = [];
 
   constructor(request: GuardedRequest, route: Route) {
     this.request = request;
     this.route = route;
   }
 
+  get cancellation(): Cancellation {
+    return this.request.cancellation;
+  }
+
   onEnd(listener: () => void): void {
-    if (this.request.over) listener();
-    else this.#listeners.push(listener);
+    this.request.onEnd(listener);
   }
 
   begin(): void {
     this.request.begin();
   }
-
-  readonly onClosed = (): void => {
-    if (this.request.over) return;
-    this.request.end();
-    for (const listener of this.#listeners) listener();
-  };
 }
 
 function accepted(
