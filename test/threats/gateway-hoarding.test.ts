@@ -62,6 +62,43 @@ describe('a client that would keep the place of others', () => {
     assert.equal(client.frames(FrameType.RST_STREAM).length, 1);
   });
 
+  it('by asking ahead and leaving leaves its places to others', async () => {
+    const releases: (() => void)[] = [];
+    const get = async ({ id }: { id: string }) => {
+      await new Promise<void>((resolve) => releases.push(resolve));
+      return { text: id };
+    };
+    const limits = { maxConcurrentRequests: 3, maxQueuedRequests: 3 };
+    await using world = await gatewayWorld({ routes, limits, handlers: { get } });
+    const socket = await world.dial();
+    socket.write('GET /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\n\r\n'.repeat(3));
+    await eventually(() => assert.equal(releases.length, 3));
+
+    socket.destroy();
+    for (const release of releases) release();
+
+    const asked = Promise.all([1, 2, 3].map(() => world.ask('GET', '/v1/orders/7')));
+    await eventually(() => assert.equal(releases.length, 6));
+    for (const release of releases) release();
+    assert.deepEqual(
+      (await asked).map(({ status }) => status),
+      [200, 200, 200],
+    );
+  });
+
+  it('by asking for more at once than a connection may is cut off', async () => {
+    await using world = await gatewayWorld({ routes, limits: { maxStreamsPerConnection: 5 } });
+    const socket = await world.dial();
+    socket.on('error', () => {});
+    const closed = new Promise((resolve) => socket.resume().once('close', resolve));
+
+    socket.write('GET /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\n\r\n'.repeat(6));
+    await closed;
+
+    assert.equal(world.events('request-refused')[0]?.code, 'pipelined-too-far');
+    await othersAreServed(world);
+  });
+
   it('by taking no refusal is cut off too', async () => {
     await using world = await gatewayWorld({ routes, limits: { ...ONE, headersTimeoutMs: 300 } });
     using client = await hoarder(world, 0);

@@ -27,7 +27,7 @@ export interface GatewayLimits {
   readonly maxConnections?: number;
   /** Connections open at once from one address. Default 200. */
   readonly maxConnectionsPerAddress?: number;
-  /** Requests under way on one HTTP/2 connection (RFC 9113 section 5.1.2). Default 100. */
+  /** Requests under way on one connection: streams of HTTP/2 (RFC 9113 section 5.1.2), pipelined ones of HTTP/1.1. Default 100. */
   readonly maxStreamsPerConnection?: number;
   /** Requests under way in all; the next ones wait. Default 1,000. */
   readonly maxConcurrentRequests?: number;

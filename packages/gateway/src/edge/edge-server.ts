@@ -11,6 +11,7 @@ import type { TLSSocket } from 'node:tls';
 import { type EventSink, handshakeRefusal, type WebTlsHandle } from '@sallyport/core/spi';
 import type { ResolvedLimits } from '../options.js';
 import { problemBody } from '../problem.js';
+import { PipelinedAnswers } from './pipelined-answers.js';
 
 export type EdgeIncoming = IncomingMessage | Http2ServerRequest;
 export type EdgeOutgoing = ServerResponse | Http2ServerResponse;
@@ -43,6 +44,7 @@ export function edgeServer(
   onUpgrade: (req: IncomingMessage, socket: Duplex, head: Buffer) => void,
 ): EdgeServer {
   const { tls, limits, events } = context;
+  const pipelined = new PipelinedAnswers(limits.maxStreamsPerConnection);
   const server = createSecureServer(
     {
       ...tls.serverOptions,
@@ -57,7 +59,10 @@ export function edgeServer(
         initialWindowSize: 256 * 1024,
       },
     },
-    onRequest as (req: Http2ServerRequest, res: Http2ServerResponse) => void,
+    (req: EdgeIncoming, res: EdgeOutgoing) => {
+      if ('stream' in res || pipelined.add(req.socket, res)) onRequest(req, res);
+      else refusePipelined(req, limits, events);
+    },
   );
   limitHttp1(server, limits);
   server.maxConnections = limits.maxConnections;
@@ -141,6 +146,20 @@ function limitHttp1(server: Http2SecureServer, limits: ResolvedLimits): void {
     requireHostHeader: true,
     insecureHTTPParser: false,
   });
+}
+
+/** Whoever asks for so much at once does not wait for a refusal in its turn. */
+function refusePipelined({ method = '', socket }: EdgeIncoming, limits: ResolvedLimits, events: EventSink): void {
+  events.emit('request-refused', {
+    request: 'none',
+    method,
+    path: '',
+    status: 429,
+    code: 'pipelined-too-far',
+    remoteAddress: socket.remoteAddress ?? 'unknown',
+    detail: `${limits.maxStreamsPerConnection} requests are under way on the connection`,
+  });
+  socket.destroy();
 }
 
 const broken: Readonly<Record<string, { status: number; code: string; title: string }>> = {
