@@ -3,6 +3,8 @@ import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
 import { request as httpsRequest } from 'node:https';
+import type { Readable, Writable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import { CallError } from '@sallyport/core';
 import { type AuthHandler, route } from '@sallyport/gateway';
 import WebSocket, { type ClientOptions } from 'ws';
@@ -280,17 +282,146 @@ describe('a stream from a client', () => {
     assert.deepEqual([json.status, json.code], [415, 'content-type-unsupported']);
   });
 
-  it('T57 ends when nothing comes', async () => {
-    await using world = await streaming({ limits: { streamIdleTimeoutMs: 150 } });
+  it('may take longer than a body, on both versions of HTTP', async () => {
+    await using world = await streaming({ limits: { headersTimeoutMs: 200, bodyTimeoutMs: 200 } });
+    for (const alpn of ['http/1.1', 'h2'] as const) {
+      await using upload = await uploadTo(world, alpn);
+      // Node looks for requests that take too long twice a second.
+      for (let n = 0; n < 15; n++) {
+        upload.send('{"n":1}\n');
+        await delay(100);
+      }
+      upload.end();
 
-    const answer = await world.raw(
-      'POST /upload/a HTTP/1.1\r\nHost: shop.test\r\nContent-Type: application/x-ndjson\r\nContent-Length: 50\r\n\r\n{"n":1}\n',
-      { settleMs: 500 },
-    );
+      assert.deepEqual(await upload.answer, [200, '{"sum":15}']);
+    }
+  });
 
-    assert.match(answer, /^HTTP\/1\.1 408 /);
+  it('is followed by other requests on its connection, whose bodies may take no longer than before', async () => {
+    await using world = await streaming({ limits: { headersTimeoutMs: 200, bodyTimeoutMs: 200 } });
+    const socket = await world.dial();
+    let text = '';
+    socket.on('data', (chunk) => {
+      text += chunk;
+    });
+    const closed = once(socket, 'close');
+
+    socket.write(`${uploadHead}Content-Length: 16\r\n\r\n{"n":1}\n`);
+    await delay(1000);
+    socket.write('{"n":2}\n');
+    await eventually(() => assert.match(text, /^HTTP\/1\.1 200 [\s\S]*\{"sum":3\}$/));
+    // Nobody reads this body, so nobody but the edge can limit its time.
+    socket.write('GET /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 100\r\n\r\n');
+    const drip = setInterval(() => socket.writable && socket.write('x'), 50);
+    await closed;
+    clearInterval(drip);
+
+    assert.match(text, /\{"text":"7"\}/);
+  });
+
+  const slow: [string, string, string][] = [
+    ['nothing', '', ''],
+    ['nothing more', '{"n":1}\n', ''],
+    ['one byte after the other', '{"n":1}\n', ' '],
+    ['empty lines', '{"n":1}\n', '\n'],
+  ];
+  for (const [what, first, drip] of slow) {
+    it(`T57 ends when its client sends ${what}, on both versions of HTTP`, async () => {
+      await using world = await streaming({ limits: { streamIdleTimeoutMs: 200 } });
+      for (const alpn of ['http/1.1', 'h2'] as const) {
+        await using upload = await uploadTo(world, alpn);
+        upload.send(first);
+        const dripping = setInterval(() => upload.send(drip), 20);
+
+        const [status, body] = await upload.answer;
+        clearInterval(dripping);
+
+        assert.equal(status, 408);
+        assert.match(body, /request-timeout/);
+      }
+    });
+  }
+
+  it('T57 ends at its whole time, however fast its client is', async () => {
+    await using world = await streaming({
+      routes: [route('POST', '/upload/:id', Orders.upload, { ...open, timeoutMs: 400 })],
+    });
+    for (const alpn of ['http/1.1', 'h2'] as const) {
+      await using upload = await uploadTo(world, alpn);
+      const sending = setInterval(() => upload.send('{"n":1}\n'), 20);
+
+      const [status] = await upload.answer;
+      clearInterval(sending);
+
+      assert.equal(status, 504);
+    }
   });
 });
+
+const uploadHead = 'POST /upload/a HTTP/1.1\r\nHost: shop.test\r\nContent-Type: application/x-ndjson\r\n';
+
+interface Upload extends AsyncDisposable {
+  send(text: string): void;
+  end(): void;
+  /** Status and body, which may come before the end. */
+  readonly answer: Promise<readonly [number, string]>;
+}
+
+async function uploadTo({ port, ca }: GatewayWorld, alpn: 'http/1.1' | 'h2'): Promise<Upload> {
+  const headers = { 'content-type': 'application/x-ndjson' };
+  if (alpn === 'http/1.1') {
+    const at = {
+      host: '127.0.0.1',
+      port,
+      ca,
+      servername: 'shop.test',
+      agent: false,
+      path: '/upload/a',
+      method: 'POST',
+    };
+    const request = httpsRequest({ ...at, headers: { ...headers, host: 'shop.test' } });
+    request.flushHeaders();
+    const answer = new Promise<readonly [number, string]>((resolve, reject) => {
+      request.once('response', async (incoming) => resolve([incoming.statusCode ?? 0, await textOf(incoming)]));
+      request.once('error', reject);
+    });
+    request.on('error', () => {});
+    return uploadOf(request, answer, () => request.destroy());
+  }
+  const session = connectHttp2(`https://127.0.0.1:${port}`, { ca, servername: 'shop.test' });
+  session.on('error', () => {});
+  const stream = session.request({ ...headers, ':method': 'POST', ':path': '/upload/a', ':authority': 'shop.test' });
+  const answer = new Promise<readonly [number, string]>((resolve, reject) => {
+    stream.once('response', async (answered) => resolve([answered[':status'] ?? 0, await textOf(stream)]));
+    stream.once('error', reject);
+  });
+  stream.on('error', () => {});
+  return uploadOf(stream, answer, () => session.destroy());
+}
+
+function uploadOf(body: Writable, answer: Upload['answer'], close: () => void): Upload {
+  answer.catch(() => {});
+  return {
+    answer,
+    send(text) {
+      if (text !== '' && body.writable) body.write(text);
+    },
+    end: () => body.end(),
+    [Symbol.asyncDispose]: async () => close(),
+  };
+}
+
+/** Until its end, or until it is broken off. */
+function textOf(incoming: Readable): Promise<string> {
+  let text = '';
+  return new Promise((resolve) => {
+    incoming.on('error', () => {});
+    incoming.on('data', (part) => {
+      text += part;
+    });
+    incoming.once('close', () => resolve(text));
+  });
+}
 
 describe('a WebSocket', () => {
   let world: GatewayWorld;

@@ -49,7 +49,7 @@ export interface GatewayLimits {
   readonly handshakeTimeoutMs?: number;
   /** Time for the header section of a request, ms. Default 5,000. */
   readonly headersTimeoutMs?: number;
-  /** Time for the body of a request, ms. Default 10,000. */
+  /** Time for the body of a request, ms; a stream of messages has the limits of streams. Default 10,000. */
   readonly bodyTimeoutMs?: number;
   /** Time a service has to answer, ms. Default 15,000. */
   readonly upstreamTimeoutMs?: number;
@@ -61,7 +61,7 @@ export interface GatewayLimits {
   readonly maxStreamBytes?: number;
   /** Time for a stream as a whole, ms. Default 1 hour. */
   readonly streamTimeoutMs?: number;
-  /** How long the client of a stream may take nothing, or send nothing of a body, ms. Default 30,000. */
+  /** How long the client of a stream may take nothing, or send no whole message, ms. Default 30,000. */
   readonly streamIdleTimeoutMs?: number;
   /** How often a silent event stream or WebSocket shows that it is alive, ms. Default 15,000. */
   readonly heartbeatMs?: number;

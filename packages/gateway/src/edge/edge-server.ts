@@ -12,6 +12,7 @@ import { type EventSink, handshakeRefusal, type WebTlsHandle } from '@sallyport/
 import type { ResolvedLimits } from '../options.js';
 import { problemBody } from '../problem.js';
 import { PipelinedAnswers } from './pipelined-answers.js';
+import { hasStreamedBody } from './streamed-body.js';
 
 export type EdgeIncoming = IncomingMessage | Http2ServerRequest;
 export type EdgeOutgoing = ServerResponse | Http2ServerResponse;
@@ -176,6 +177,8 @@ const phrases: Readonly<Record<number, string>> = {
 /** What the parser refused never becomes a request: the answer is written by hand, and the connection ends with it. */
 function answerBroken(error: NodeJS.ErrnoException, socket: Socket): void {
   socket.on('error', ignore);
+  // Node says so once for each request, and goes on reading where nobody ends the connection.
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && hasStreamedBody(socket)) return;
   if (!socket.writable || error.code === 'ECONNRESET') {
     socket.destroy();
     return;
