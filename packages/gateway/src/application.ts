@@ -226,6 +226,10 @@ class RoutedExchange implements Exchange {
     return this.request.cancellation;
   }
 
+  get deadlineAt(): number {
+    return this.request.deadlineAt;
+  }
+
   onEnd(listener: () => void): void {
     this.request.onEnd(listener);
   }

@@ -12,6 +12,8 @@ export interface Exchange {
   principal: Principal | undefined;
   /** Stand on every answer, problems among them: `Vary`, `Access-Control-Allow-Origin`, `RateLimit`. Lower-case names. */
   readonly answerHeaders: OutgoingHttpHeaders;
+  /** End of its time as a whole, ms since the epoch. Streams that have begun are exempt. */
+  readonly deadlineAt: number;
   /** Aborted when `request.signal` is; cheaper, and what a call needs of it. */
   readonly cancellation: Cancellation;
   /** Called once when the request is over, however it ends; at once when it is over already. */

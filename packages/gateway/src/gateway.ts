@@ -53,11 +53,12 @@ import {
 import { proxyHandler } from './proxy/proxy-handler.js';
 import { Upstreams } from './proxy/upstreams.js';
 import { answerCache } from './resilience/answer-cache.js';
+import { type Breaker, Breakers, type CallingRoute } from './resilience/breaker.js';
 import { sendJson } from './routes/json-answer.js';
 import { localHandler } from './routes/local-handler.js';
 import type { Route } from './routes/route.js';
 import { type RouteTable, routeTable } from './routes/route-table.js';
-import { unaryHandler } from './routes/rpc-handler.js';
+import { type RpcRoute, unaryHandler } from './routes/rpc-handler.js';
 import { socketHandler, streamHandler } from './streams/stream-handler.js';
 import type { StreamContext } from './streams/stream-limits.js';
 import { UserTokens } from './user/user-tokens.js';
@@ -126,6 +127,7 @@ export class GatewayInstance implements Gateway {
   #identity: TlsHandle | undefined;
   #edge: EdgeServer | undefined;
   #concurrency: ConcurrencyLimit | undefined;
+  #breakers: Breakers | undefined;
   /** The last is the one in use; those before it have requests under way. */
   readonly #generations: Generation[] = [];
   readonly #authenticators: AuthenticatorPool = new Map();
@@ -145,6 +147,7 @@ export class GatewayInstance implements Gateway {
     this.#metrics = new GatewayMetrics(this.name, this.events, {
       connections: () => this.#edge?.connections ?? 0,
       pending: () => this.#pending(),
+      breakers: () => this.#breakers?.all() ?? [],
     });
   }
 
@@ -257,6 +260,7 @@ export class GatewayInstance implements Gateway {
     this.#opened.push(() => identity.close());
     this.#identity = identity;
     this.#concurrency = new ConcurrencyLimit(options.limits);
+    this.#breakers = new Breakers(options.breaker, context);
     this.#opened.push(() => this.#closeGenerations());
     this.#generations.push(await this.#openGeneration(this.#plan, options));
     // After the routes: a client that is made before the start has its options checked with everything else.
@@ -303,6 +307,7 @@ export class GatewayInstance implements Gateway {
     const certificates = this.#certificates as WebTlsHandle;
     const service = this.#service as Service;
     const concurrency = this.#concurrency as ConcurrencyLimit;
+    const breakers = this.#breakers as Breakers;
     const users = new UserTokens(this.#identity as TlsHandle, this.#clock, options.userClaims);
     const context = { events: this.events, clock: this.#clock };
     const uncovered = uncoveredViolations((options.hosts ?? []).filter((host) => !certificates.covers(host)));
@@ -333,6 +338,7 @@ export class GatewayInstance implements Gateway {
             rates.stageByAddress(route),
             handlers.stageFor(route),
             rates.stageByUser(route),
+            breakers.stageFor(route),
           ),
         preflight: (request, methods) => {
           const route = table.find(request.headers['access-control-request-method'] ?? '', request.path);
@@ -340,7 +346,8 @@ export class GatewayInstance implements Gateway {
         },
         handlerFor: (route) => this.#handlerFor(route, options, service, users, upstreams),
         socketHandlerFor: (route) => {
-          const handler = socketHandler(route, this.#streams(options, service, users));
+          if (route.kind !== 'rpc') return undefined;
+          const handler = socketHandler(route, this.#streams(route, options, service, users));
           return handler && ((exchange, socket) => this.#metrics.stream('bidi', handler(exchange, socket)));
         },
         draining: () => this.#state === 'draining',
@@ -365,17 +372,23 @@ export class GatewayInstance implements Gateway {
     if (route.kind === 'local') return localHandler(route);
     if (route.kind === 'http') {
       if (!upstreams) throw new TypeError('the services of HTTP routes were not opened');
-      return proxyHandler(route, upstreams.of(route), { limits, events: this.events, metadata: users.metadata });
+      return proxyHandler(route, upstreams.of(route), {
+        limits,
+        events: this.events,
+        metadata: users.metadata,
+        breaker: this.#breakerOf(route),
+      });
     }
     const { kind } = route.target;
     if (kind !== 'unary') {
-      const handler = streamHandler(route, this.#streams(options, service, users));
+      const handler = streamHandler(route, this.#streams(route, options, service, users));
       return (exchange, reply, body) => this.#metrics.stream(kind, handler(exchange, reply, body));
     }
     const call = unaryHandler(route, {
       service,
       upstreamTimeoutMs: limits.upstreamTimeoutMs,
       metadata: users.metadata,
+      breaker: this.#breakerOf(route),
     });
     const cache = answerCache(route, this.#clock);
     return async (exchange, reply, body) => {
@@ -396,8 +409,18 @@ export class GatewayInstance implements Gateway {
     return Upstreams.open({ name: this.name, tls, registry, events: this.events, clock: this.#clock });
   }
 
-  #streams({ limits }: ResolvedGatewayOptions, service: Service, { metadata }: UserTokens): StreamContext {
-    return { service, limits, events: this.events, leaving: this.#leaving.signal, metadata };
+  #breakerOf(route: CallingRoute): Breaker {
+    return (this.#breakers as Breakers).of(route);
+  }
+
+  #streams(
+    route: RpcRoute,
+    { limits }: ResolvedGatewayOptions,
+    service: Service,
+    { metadata }: UserTokens,
+  ): StreamContext {
+    const { events } = this;
+    return { service, limits, events, leaving: this.#leaving.signal, metadata, breaker: this.#breakerOf(route) };
   }
 
   async #listen(options: ResolvedGatewayOptions): Promise<void> {

@@ -34,6 +34,7 @@ export { type OpenApiOptions, openApiDocument } from './openapi/openapi-document
 export type { GatewayChanges, GatewayLimits, GatewayOptions } from './options.js';
 export { type Problem, ProblemError } from './problem.js';
 export type { CacheOptions } from './resilience/answer-cache.js';
+export type { BreakerOptions } from './resilience/breaker.js';
 export { type Explanation, explainRequest } from './routes/explain.js';
 export {
   type CommonRouteOptions,

@@ -19,6 +19,7 @@ import { z } from 'zod';
 import type { CorsOptions } from './cors.js';
 import { trustedProxiesSchema } from './edge/client-address.js';
 import type { RateLimitOptions } from './limits/rate-limit.js';
+import { type BreakerOptions, breakerSchema, type ResolvedBreakerOptions } from './resilience/breaker.js';
 import type { Route } from './routes/route.js';
 
 /** What one gateway lets its clients take. Every limit is finite; leave a field out for its default. */
@@ -95,6 +96,8 @@ export interface GatewayOptions {
   readonly limits?: GatewayLimits;
   /** Quotas of requests. Left out: none. */
   readonly rateLimit?: readonly RateLimitOptions[];
+  /** When a service gets no calls for a while. Left out: its defaults; there is always one. */
+  readonly breaker?: BreakerOptions;
   /** Health, readiness, metrics and the description of the routes, in clear text for this machine alone. Left out: nowhere. */
   readonly admin?: AdminOptions;
   readonly drain?: {
@@ -126,6 +129,7 @@ export interface ResolvedGatewayOptions {
   readonly userClaims: readonly string[];
   readonly trustedProxies: readonly string[];
   readonly limits: ResolvedLimits;
+  readonly breaker: ResolvedBreakerOptions;
   readonly admin: ResolvedAdminOptions | undefined;
   readonly drain: { readonly spreadMs: number; readonly graceMs: number };
 }
@@ -185,6 +189,7 @@ const schema = z.strictObject({
   limits: limitsSchema.prefault({}),
   // Checked by itself, together with what the routes say about it.
   rateLimit: z.unknown().optional(),
+  breaker: breakerSchema.prefault({}),
   admin: adminSchema.optional(),
   drain: z
     .strictObject({

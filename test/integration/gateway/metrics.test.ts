@@ -108,6 +108,28 @@ describe('the metrics of the gateway', () => {
     assert.equal(await sumOf(world, 'cache_total', GET, 'sallyport_outcome="miss"'), 1);
   });
 
+  it('tell which services are not found, and which are left alone', async () => {
+    await using world = await gatewayWorld({
+      admin,
+      breaker: { failures: 2 },
+      routes: [
+        route('GET', '/v1/orders/:id', Orders.get, { service: 'orders', public: true }),
+        route('GET', '/nowhere/:id', Orders.get, { service: 'nowhere', public: true }),
+      ],
+    });
+    const nowhere = 'sallyport_upstream="nowhere"';
+
+    await world.ask('GET', '/v1/orders/a');
+    await world.ask('GET', '/nowhere/a');
+    assert.equal(await sumOf(world, 'breaker_open', nowhere), 0);
+    await world.ask('GET', '/nowhere/a');
+    await world.ask('GET', '/nowhere/a');
+
+    assert.equal(await sumOf(world, 'upstream_failures_total', nowhere, 'sallyport_reason="unavailable"'), 2);
+    assert.equal(await sumOf(world, 'breaker_open', nowhere), 1);
+    assert.equal(await sumOf(world, 'breaker_open', 'sallyport_upstream="orders"'), 0);
+  });
+
   it('have a number of series that no client moves, and nothing in them that one has sent', async () => {
     await using world = await gatewayWorld({ admin, limits: { maxConnectionsPerAddress: 1000 } });
     await world.ask('GET', '/v1/orders/a');

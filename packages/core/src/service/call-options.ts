@@ -17,6 +17,11 @@ export interface CallOptions {
   /** Cancels the call: an AbortSignal, or what does the same. */
   readonly signal?: Cancellation;
   readonly metadata?: MetadataInit;
+  /**
+   * Repeating the call does no harm: one that ends with UNAVAILABLE is made once more, on another instance where there is one. Unary
+   * calls only. Default false: then only a call that no server has looked at is made again.
+   */
+  readonly idempotent?: boolean;
   /** Receives the initial metadata of the server. */
   readonly onHeaders?: (headers: Metadata) => void;
   /** Receives the trailing metadata of the server. */
@@ -28,6 +33,7 @@ const NAMES: ReadonlySet<string> = new Set<keyof CallOptions>([
   'deadlineMs',
   'signal',
   'metadata',
+  'idempotent',
   'onHeaders',
   'onTrailers',
 ]);

@@ -130,6 +130,8 @@ export class GuardedRequest implements EdgeRequest {
   params: Readonly<Record<string, string>> = {};
   /** Undefined until one is found. */
   route: Route | undefined;
+  /** End of its time, ms since the epoch. */
+  readonly deadlineAt: number;
   readonly #socket: TLSSocket;
   #controller: AbortController | undefined;
   readonly #outgoing: EdgeOutgoing | Duplex;
@@ -151,6 +153,7 @@ export class GuardedRequest implements EdgeRequest {
     this.remoteAddress = parts.remoteAddress;
     this.#socket = parts.socket;
     this.#outgoing = parts.outgoing;
+    this.deadlineAt = Date.now() + parts.timeoutMs;
     this.#wheel = parts.wheel;
     this.#wheel.add(this.#deadline, Date.now() + parts.timeoutMs);
   }

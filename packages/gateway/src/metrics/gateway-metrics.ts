@@ -7,12 +7,14 @@ import {
   ValueType,
 } from '@opentelemetry/api';
 import type { EventBus } from '@sallyport/core/spi';
+import type { Breaker } from '../resilience/breaker.js';
 import type { Route } from '../routes/route.js';
 
 /** What is so many now, asked for when somebody looks. */
 export interface GatewayGauges {
   readonly connections: () => number;
   readonly pending: () => number;
+  readonly breakers: () => Iterable<Breaker>;
 }
 
 /** What streams are called, by the kind of their method. */
@@ -94,6 +96,8 @@ export class GatewayMetrics {
    * | `sallyport.gateway.streams` | gauge | open ones, by `sallyport.kind` (`serverStream`, `clientStream`, `bidi`) |
    * | `sallyport.gateway.refusals` | counter | by `sallyport.reason`, the code of the problem |
    * | `sallyport.gateway.rate_limited` | counter | by `sallyport.limit`, its name |
+   * | `sallyport.gateway.upstream.failures` | counter | calls that found no service, by `sallyport.upstream` and `sallyport.reason` (`unavailable`, `timeout`, `refused`) |
+   * | `sallyport.gateway.breaker.open` | gauge | 1 while a service is left alone, by `sallyport.upstream` |
    * | `sallyport.gateway.cache` | counter | by method, route and `sallyport.outcome` (`hit`, `miss`) |
    *
    * Returns the function that stops it.
@@ -112,6 +116,8 @@ export class GatewayMetrics {
     const refusals = counter('refusals', 'Requests that were ended with a problem', '{request}');
     const limited = counter('rate_limited', 'Requests beyond a quota', '{request}');
     const cache = counter('cache', 'Answers that were looked for in a cache', '{request}');
+    const failures = counter('upstream.failures', 'Calls that found no service', '{call}');
+    const open = gauge('breaker.open', 'Whether a service is left alone', '1');
     const duration = meter.createHistogram('sallyport.gateway.request.duration', {
       description: 'Time of a request, to the last byte of its answer',
       unit: 's',
@@ -127,6 +133,11 @@ export class GatewayMetrics {
       for (const [kind, open] of Object.entries(this.#streams)) tell(streams, open, { 'sallyport.kind': kind });
       for (const [code, count] of this.#refusals) tell(refusals, count, { 'sallyport.reason': code });
       for (const [limit, count] of this.#overQuota) tell(limited, count, { 'sallyport.limit': limit });
+      for (const { upstream, outages, isOpen } of this.#gauges.breakers()) {
+        const named = { 'sallyport.upstream': upstream };
+        tell(open, isOpen ? 1 : 0, named);
+        for (const [reason, count] of outages) tell(failures, count, { ...named, 'sallyport.reason': reason });
+      }
       for (const { attributes, byClass, hits, misses } of this.#routes.values()) {
         byClass.forEach((count, digit) => {
           tell(requests, count, { ...attributes, 'sallyport.status': `${digit}xx` });
@@ -136,7 +147,7 @@ export class GatewayMetrics {
         tell(cache, misses, { ...attributes, 'sallyport.outcome': 'miss' });
       }
     };
-    const observed = [requests, active, connections, streams, refusals, limited, cache];
+    const observed = [requests, active, connections, streams, refusals, limited, cache, failures, open];
     meter.addBatchObservableCallback(observe, observed);
     this.#durations.add(duration);
     return () => {

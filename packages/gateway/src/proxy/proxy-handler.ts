@@ -12,7 +12,8 @@ import { stopReadingAfter } from '../edge/stop-reading.js';
 import type { Exchange } from '../exchange.js';
 import type { ResolvedLimits } from '../options.js';
 import { ProblemError } from '../problem.js';
-import { type CallMetadata, hasBody } from '../routes/rpc-handler.js';
+import type { Breaker } from '../resilience/breaker.js';
+import { type CallMetadata, hasBody, isIdempotent } from '../routes/rpc-handler.js';
 import { answerHeaders, type PassedCredential, requestHeaders } from './proxy-headers.js';
 import { upstreamFailure } from './upstream-failure.js';
 import { type HttpRoute, type Place, placeName, type Upstream } from './upstreams.js';
@@ -21,6 +22,7 @@ export interface ProxyContext {
   readonly limits: ResolvedLimits;
   readonly events: EventSink;
   readonly metadata: CallMetadata;
+  readonly breaker: Breaker;
 }
 
 /** Places that are tried for one request, at most. */
@@ -31,10 +33,10 @@ const MAX_ATTEMPTS = 3;
  * them. An answer that breaks off does so for the client too; one of 500 and above loses its body, which is meant for us.
  */
 export function proxyHandler(route: HttpRoute, upstream: Upstream, context: ProxyContext): RouteHandler {
-  const { limits, events, metadata } = context;
+  const { limits, events, metadata, breaker } = context;
   const passes: ReadonlySet<PassedCredential> = new Set(route.options.passes);
   const sendsBody = hasBody(route.method);
-  const isIdempotent = route.options.idempotent ?? (route.method === 'GET' || route.method === 'HEAD');
+  const mayRepeat = isIdempotent(route);
   const timeoutMs = route.options.timeoutMs ?? limits.upstreamTimeoutMs;
   const maxBodyBytes = route.options.maxBodyBytes ?? limits.maxBodyBytes;
 
@@ -48,16 +50,15 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
       if (Number(length ?? 0) > maxBodyBytes) throw bodyTooLarge(maxBodyBytes);
       if (length !== undefined) headers['content-length'] = length;
     } else delete headers['content-type'];
-    const deadlineAt = Date.now() + timeoutMs;
+    const deadlineAt = Math.min(Date.now() + timeoutMs, exchange.deadlineAt);
     let sent: Sent;
     try {
-      sent = await attempts();
+      sent = await breaker.run(answered);
     } finally {
       if (payload && !payload.readableEnded) stopReadingAfter(outgoing, incoming);
     }
     const { answer, place } = sent;
     try {
-      if ((answer.statusCode ?? 500) >= 500) throw failedThere(answer.statusCode ?? 500);
       const own = answerHeaders(answer.headers, exchange, { authority: placeName(place.endpoint), passes });
       const connection = reply.getHeader('connection') === 'close' ? { connection: 'close' } : {};
       exchange.begin();
@@ -67,6 +68,15 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
     } finally {
       answer.destroy();
       place.release();
+    }
+
+    async function answered(): Promise<Sent> {
+      const sent = await attempts();
+      const { statusCode = 500 } = sent.answer;
+      if (statusCode < 500) return sent;
+      sent.answer.destroy();
+      sent.place.release();
+      throw failedThere(statusCode);
     }
 
     /** Elsewhere where nothing was sent yet; again where it does no harm, and nothing of a body is gone. */
@@ -89,7 +99,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
           place.release();
           if (error instanceof ProblemError) throw error;
           tried.add(placeName(place.endpoint));
-          const isSafe = !trial.hasBegun || (isIdempotent && !payload);
+          const isSafe = !trial.hasBegun || (mayRepeat && !payload);
           const isLast = attempt >= MAX_ATTEMPTS || Date.now() >= deadlineAt || exchange.request.signal.aborted;
           if (isLast || !isSafe) throw upstreamFailure(error);
           const other = await upstream.pick(tried, deadlineAt).catch(() => undefined);

@@ -1,5 +1,8 @@
-import type { CallOptions, Service, ServiceClientOptions, SpiffeId } from '@sallyport/core';
+import { CallError, type CallOptions, type Service, type ServiceClientOptions, type SpiffeId } from '@sallyport/core';
 import type { Exchange } from '../exchange.js';
+import { timedOut } from '../problem.js';
+import type { Breaker } from '../resilience/breaker.js';
+import { problemOf } from './http-status.js';
 import { defaultMessage } from './message.js';
 import type { Route } from './route.js';
 import { contractOfMethod } from './route-table.js';
@@ -13,6 +16,7 @@ export interface RpcContext {
   readonly service: Service;
   readonly upstreamTimeoutMs: number;
   readonly metadata: CallMetadata;
+  readonly breaker: Breaker;
 }
 
 /** Sends one message to the service and returns its answer. Throws CallError or ProblemError. */
@@ -23,17 +27,37 @@ export function unaryHandler(route: RpcRoute, context: RpcContext): UnaryHandler
   const client = context.service.client(contractOfMethod(route), calledBy(options));
   const call = client[target.name] as (message: unknown, options: CallOptions) => Promise<unknown>;
   const message = options.map ?? defaultMessage(target, hasBody(method));
-  const deadlineMs = options.timeoutMs ?? context.upstreamTimeoutMs;
+  const timeoutMs = options.timeoutMs ?? context.upstreamTimeoutMs;
+  const idempotent = isIdempotent(route);
+  const { breaker } = context;
   // Not async: a promise around the one of the call would be three more turns of the microtask queue.
   return (exchange, body) => {
     const sent = message(exchange.request, body, exchange.principal);
     const metadata = context.metadata(exchange);
-    return call(sent, {
-      deadlineMs,
+    const leftMs = exchange.deadlineAt - Date.now();
+    const callOptions = {
+      deadlineMs: Math.min(timeoutMs, leftMs),
+      idempotent,
       signal: exchange.cancellation,
       ...(metadata === undefined ? {} : { metadata }),
+    };
+    return breaker.run(async () => {
+      try {
+        return await call(sent, callOptions);
+      } catch (error) {
+        throw leftMs < timeoutMs && isLate(error) ? timedOut(problemOf(error)) : error;
+      }
     });
   };
+}
+
+/** The option of the route, or what its method says (RFC 9110 section 9.2.2; DELETE and PUT are only as good as their service). */
+export function isIdempotent({ method, options }: Exclude<Route, { kind: 'local' }>): boolean {
+  return options.idempotent ?? (method === 'GET' || method === 'HEAD');
+}
+
+function isLate(error: unknown): boolean {
+  return error instanceof CallError && error.status === 'DEADLINE_EXCEEDED' && !error.received;
 }
 
 /** Which service a route calls, and who that is. */

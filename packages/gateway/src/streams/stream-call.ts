@@ -21,12 +21,16 @@ export interface StreamCall {
 
 export function streamCall(route: RpcRoute, context: StreamContext, readsBody: boolean): StreamCall {
   const { target, options } = route;
-  const { service, metadata, limits, leaving } = context;
+  const { service, metadata, limits, leaving, breaker } = context;
   const client = service.client(contractOfMethod(route), calledBy(options));
+  const call = client[target.name] as StreamCall['call'];
   const map = options.map ?? defaultMessage(target, readsBody);
   const deadlineMs = options.timeoutMs ?? limits.streamTimeoutMs;
   return {
-    call: client[target.name] as StreamCall['call'],
+    call: (sent, options) =>
+      target.kind === 'clientStream'
+        ? breaker.run(() => call(sent, options) as Promise<unknown>)
+        : breaker.stream(() => call(sent, options) as AsyncIterable<unknown>),
     message: ({ request, principal }, body) => map(request, body, principal),
     async options(exchange) {
       const ending = new AbortController();

@@ -100,6 +100,10 @@ class UpgradeExchange implements Exchange {
     this.route = route;
   }
 
+  get deadlineAt(): number {
+    return this.request.deadlineAt;
+  }
+
   get cancellation(): Cancellation {
     return this.request.cancellation;
   }
