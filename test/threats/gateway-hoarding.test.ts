@@ -4,7 +4,17 @@ import { httpRoute, route } from '@sallyport/gateway';
 import { eventually } from '../support/eventually.js';
 import { httpUpstream } from '../support/gateway/http-upstream.js';
 import { type GatewayWorld, gatewayWorld, Orders } from '../support/gateway/world.js';
-import { Flag, FrameType, frame, framesIn, hello, hpack, settings, settingsAck } from '../support/h2-frames.js';
+import {
+  Flag,
+  FrameType,
+  frame,
+  framesIn,
+  hello,
+  hpack,
+  rstStream,
+  settings,
+  settingsAck,
+} from '../support/h2-frames.js';
 
 const SETTINGS_INITIAL_WINDOW_SIZE = 4;
 /** One place: whoever keeps it locks everybody else out. */
@@ -38,6 +48,7 @@ async function hoarder(world: GatewayWorld, window = 65_535) {
       const flags = Flag.END_HEADERS | (ends ? Flag.END_STREAM : 0);
       socket.write(frame(FrameType.HEADERS, flags, 1, hpack(fields)));
     },
+    reset: () => socket.write(rstStream(1, 8)),
     send: (body: string, ends = false) =>
       socket.write(frame(FrameType.DATA, ends ? Flag.END_STREAM : 0, 1, Buffer.from(body))),
     frames: (type: number) => framesIn(read).filter((found) => found.type === type && found.stream === 1),
@@ -159,6 +170,30 @@ describe('a client that would keep the place of others', () => {
     client.begin('GET', '/files');
     await eventually(() => assert.equal(client.frames(FrameType.HEADERS).length, 1));
 
+    await othersAreServed(world);
+  });
+
+  it('by breaking off a body on HTTP/2 has asked for nothing', async () => {
+    let ends = 0;
+    const upload = async (messages: AsyncIterable<{ n: number }>) => {
+      for await (const { n } of messages) assert.equal(n, 1);
+      ends++;
+      return { sum: 1 };
+    };
+    await using world = await gatewayWorld({ routes, handlers: { upload } });
+    const bodies = [
+      { path: '/v1/orders/7', type: 'application/json', body: '{"text":"a"}' },
+      { path: '/v1/uploads', type: 'application/x-ndjson', body: '{"id":"a","n":1}\n' },
+    ];
+    for (const [index, { path, type, body }] of bodies.entries()) {
+      using client = await hoarder(world);
+      client.begin('POST', path, { type, ends: false });
+      client.send(body);
+      client.reset();
+      await eventually(() => assert.equal(world.events('request-refused').length, index + 1));
+    }
+
+    assert.deepEqual([world.handled.length, ends], [0, 0]);
     await othersAreServed(world);
   });
 });

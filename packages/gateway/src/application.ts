@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream';
 import type { Cancellation } from '@sallyport/core';
 import type { EventSink } from '@sallyport/core/spi';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
@@ -7,6 +8,7 @@ import { breakOffUnlessTaken } from './edge/paced-writer.js';
 import { tellRefusal } from './edge/refusal-event.js';
 import { stopReadingAfter } from './edge/stop-reading.js';
 import { parseStrictJson } from './edge/strict-json.js';
+import { bodyTooLarge, wholeBody } from './edge/whole-body.js';
 import type { Exchange, Stage } from './exchange.js';
 import type { GatewayMetrics } from './metrics/gateway-metrics.js';
 import type { ResolvedLimits } from './options.js';
@@ -75,7 +77,6 @@ export async function application(context: ApplicationContext): Promise<Applicat
     logger: false,
     trustProxy: false,
     exposeHeadRoutes: true,
-    bodyLimit: context.limits.maxBodyBytes,
     // Canonical already; a second opinion about paths is what attackers look for.
     routerOptions: {
       ignoreTrailingSlash: false,
@@ -91,13 +92,11 @@ export async function application(context: ApplicationContext): Promise<Applicat
   fastify.setErrorHandler((error, request, reply) => refuse(context, request, reply, translated(error)));
   fastify.setNotFoundHandler((request, reply) => notFound(context, request, reply));
   await fastify.register(async (scope) => {
-    scope.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
-      try {
-        const { maxJsonDepth: maxDepth, maxJsonKeys: maxKeys } = context.limits;
-        done(null, parseStrictJson(body as Buffer, { maxDepth, maxKeys }));
-      } catch (error) {
-        done(error as Error);
-      }
+    scope.addContentTypeParser('application/json', async (request: WithExchange, payload: Readable) => {
+      const { maxJsonDepth: maxDepth, maxJsonKeys: maxKeys } = context.limits;
+      const maxBytes = request[exchangeKey]?.route.options.maxBodyBytes ?? context.limits.maxBodyBytes;
+      if (Number(request.headers['content-length'] ?? 0) > maxBytes) throw bodyTooLarge(maxBytes);
+      return parseStrictJson(await wholeBody(payload, maxBytes), { maxDepth, maxKeys });
     });
     for (const { route } of context.table.routes) {
       if (route.kind !== 'http' && !isUpload(route)) addRoute(scope, route, context);
@@ -170,7 +169,6 @@ function addRoute(scope: FastifyInstance, route: TableRoute['route'], context: A
   scope.route({
     method: route.method,
     url: route.path,
-    bodyLimit: route.options.maxBodyBytes ?? context.limits.maxBodyBytes,
     onRequest(request, reply, done) {
       const incoming = request.raw as unknown as Guarded;
       const edge = incoming[guarded] as GuardedRequest;
@@ -281,19 +279,6 @@ const translations: Readonly<Record<string, Problem>> = {
     code: 'content-type-unsupported',
     title: 'The content type is not supported',
     detail: 'send application/json, or application/x-ndjson for a stream',
-  },
-  FST_ERR_CTP_BODY_TOO_LARGE: { status: 413, code: 'body-too-large', title: 'The body is too large' },
-  FST_ERR_CTP_INVALID_CONTENT_LENGTH: {
-    status: 400,
-    code: 'body-malformed',
-    title: 'The request is malformed',
-    detail: 'the body is not as long as Content-Length says',
-  },
-  FST_ERR_CTP_EMPTY_JSON_BODY: {
-    status: 400,
-    code: 'body-malformed',
-    title: 'The request is malformed',
-    detail: 'the body is empty',
   },
 };
 

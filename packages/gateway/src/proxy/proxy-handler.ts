@@ -9,6 +9,7 @@ import type { EdgeIncoming, EdgeOutgoing } from '../edge/edge-server.js';
 import { breakOff, breakOffUnlessTaken, PacedWriter, writeHeadTo } from '../edge/paced-writer.js';
 import { tellRefusal } from '../edge/refusal-event.js';
 import { stopReadingAfter } from '../edge/stop-reading.js';
+import { bodyTooLarge } from '../edge/whole-body.js';
 import type { Exchange } from '../exchange.js';
 import type { ResolvedLimits } from '../options.js';
 import { ProblemError } from '../problem.js';
@@ -275,11 +276,6 @@ function failedThere(status: number): ProblemError {
   const known = status === 503 || status === 504 ? status : 502;
   const problem = { status: known, code: 'upstream-failed', title: 'The service failed' };
   return new ProblemError(problem, { reason: `the service answered ${status}` });
-}
-
-function bodyTooLarge(max: number): ProblemError {
-  const detail = `at most ${max} bytes are taken`;
-  return new ProblemError({ status: 413, code: 'body-too-large', title: 'The body is too large', detail });
 }
 
 function bodyTooSlow(): ProblemError {
