@@ -419,8 +419,15 @@ export class GatewayInstance implements Gateway {
     service: Service,
     { metadata }: UserTokens,
   ): StreamContext {
-    const { events } = this;
-    return { service, limits, events, leaving: this.#leaving.signal, metadata, breaker: this.#breakerOf(route) };
+    return {
+      service,
+      limits,
+      metadata,
+      events: this.events,
+      clock: this.#clock,
+      leaving: this.#leaving.signal,
+      breaker: this.#breakerOf(route),
+    };
   }
 
   async #listen(options: ResolvedGatewayOptions): Promise<void> {

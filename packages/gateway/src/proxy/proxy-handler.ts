@@ -206,6 +206,11 @@ class Trial {
         settle();
         reject(error);
       });
+      // All that Node says when the service switches to another protocol, which nobody has asked for.
+      outgoing.once('close', () => {
+        settle();
+        reject(new CallError('UNAVAILABLE', 'the connection ended without an answer'));
+      });
       outgoing.once('socket', (socket) => {
         const begin = () => {
           try {
