@@ -556,6 +556,71 @@ describe('a WebSocket', () => {
     });
   }
 
+  it('T56 is closed for a message that is too long in all its parts', async () => {
+    const socket = dial('/chat/a');
+    const closed = closing(socket);
+    await once(socket, 'open');
+
+    socket.send('{"n":1,"x":"', { fin: false });
+    for (let part = 0; part < 30; part++) socket.send('x'.repeat(100), { fin: false });
+    socket.send('"}', { fin: true });
+
+    assert.equal((await closed).code, 1009);
+  });
+
+  it('T56 is closed for more than a stream may have, in either direction', async () => {
+    await using narrow = await streaming({ limits: { maxStreamBytes: 64 } });
+    const sending = dial('/chat/a', {}, narrow);
+    const closed = closing(sending);
+    await once(sending, 'open');
+    for (let n = 0; n < 20; n++) sending.send('{"n":1}');
+
+    const { code, texts } = await closed;
+    assert.equal(code, 1009);
+    assert.match(texts.at(-1) ?? '', /stream-too-long/);
+
+    await using talkative = await streaming({
+      limits: { maxStreamBytes: 64 },
+      handlers: {
+        async *chat() {
+          for (let n = 0; n < 20; n++) yield { n };
+        },
+      },
+    });
+    const receiving = await closing(dial('/chat/a', {}, talkative));
+
+    assert.equal(receiving.code, 1009);
+    assert.equal(receiving.texts.filter((text) => text.startsWith('{"n":')).length, Math.floor(64 / '{"n":1}'.length));
+  });
+
+  it('T57 takes messages no faster than the service does', async () => {
+    await using idle = await streaming({
+      handlers: {
+        async *chat(_messages, { signal }) {
+          yield { n: 1 };
+          await once(signal, 'abort');
+        },
+      },
+    });
+    const socket = dial('/chat/a', {}, idle);
+    await once(socket, 'message');
+    const text = `{"n":1,"x":"${'x'.repeat(900)}"}`;
+    const sent = 32 * 1024 ** 2;
+
+    for (let bytes = 0; bytes < sent; bytes += text.length) socket.send(text);
+    // The buffers of two TCP connections take some of it; what they hold no more stays with the client.
+    let left = Number.NaN;
+    await eventually(async () => {
+      const before = left;
+      await delay(100);
+      left = socket.bufferedAmount;
+      assert.equal(left, before, 'it is still read');
+    });
+
+    assert.ok(socket.bufferedAmount > sent / 2, `${sent - socket.bufferedAmount} bytes were taken`);
+    socket.terminate();
+  });
+
   it('T62 says why when the service fails', async () => {
     await using broken = await streaming({
       handlers: {
