@@ -6,6 +6,7 @@ export {
 } from './auth/client-certificate.js';
 export { allOf, anyOf } from './auth/combine.js';
 export { type CustomAuthentication, custom } from './auth/custom.js';
+export type { DpopNonceOptions } from './auth/dpop-nonces.js';
 export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './auth/handler.js';
 export { type IntrospectionOptions, oauth2 } from './auth/introspection.js';
 export { jwt } from './auth/jwt.js';

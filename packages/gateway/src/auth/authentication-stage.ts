@@ -73,7 +73,8 @@ export function distinctHandlers(routes: readonly Route[]): AuthHandler[] {
 function authentication(authenticator: Authenticator, { scopes = [], permit }: RouteAccess): Stage {
   const admit = (exchange: Exchange, result: AuthResult): void => {
     if (result.outcome !== 'authenticated') throw refusal(result, authenticator.challenges);
-    const { principal } = result;
+    const { principal, headers } = result;
+    if (headers) Object.assign(exchange.answerHeaders, headers);
     exchange.principal = principal;
     const missing = scopes.filter((scope) => !principal.scopes.has(scope));
     if (missing.length > 0) throw scopeMissing(scopes, missing, authenticator.challenges);
@@ -110,7 +111,8 @@ function refusal(
   }
   if (status === 400)
     return new ProblemError({ status, code: 'credential-malformed', title: 'The credential is malformed' }, { reason });
-  const headers = { 'www-authenticate': challenges.map((challenge) => withError(challenge, error ?? 'invalid_token')) };
+  const named = (result.challenges ?? challenges).map((challenge) => withError(challenge, error ?? 'invalid_token'));
+  const headers = { 'www-authenticate': named, ...result.headers };
   return new ProblemError(
     { status: 401, code: 'credential-invalid', title: 'The credential is not valid', headers },
     { reason },

@@ -4,6 +4,7 @@ import type { EdgeRequest } from '../edge-request.js';
 import { type Confirmation, certificateProblem } from './confirmation.js';
 import { type TokenCredential, tokenCredentialOf } from './credential.js';
 import { DPOP_ALGORITHMS, DpopProofs } from './dpop.js';
+import type { DpopNonces } from './dpop-nonces.js';
 import type { Authenticator, AuthResult, Principal } from './handler.js';
 import { TokenCache } from './token-cache.js';
 
@@ -30,10 +31,16 @@ export type TokenBinding = 'certificate' | 'dpop';
 export interface TokenAuthenticatorOptions {
   /** Only tokens that are bound in this way are taken. Undefined: also those that are not bound. */
   readonly binding: TokenBinding | undefined;
+  /** Proofs of possession must hold one of these. Undefined: they need not. */
+  readonly nonces: DpopNonces | undefined;
   readonly cacheMs: number;
   readonly maxCachedTokens: number;
   readonly clock: Clock;
 }
+
+const DPOP_CHALLENGE = `DPoP algs="${DPOP_ALGORITHMS.join(' ')}"`;
+/** RFC 9449 section 8.1. */
+const NONCE_HEADER = 'dpop-nonce';
 
 /** Tokens in `Authorization`: each is judged once in a while, and whether this client may present it, every time. */
 export class TokenAuthenticator implements Authenticator {
@@ -48,9 +55,9 @@ export class TokenAuthenticator implements Authenticator {
     this.#judge = judge;
     this.#options = options;
     this.#cache = new TokenCache(options.maxCachedTokens);
-    this.#proofs = new DpopProofs(options.clock);
+    this.#proofs = new DpopProofs(options.clock, options.nonces);
     this.#generation = judge.generation;
-    this.challenges = [options.binding === 'dpop' ? `DPoP algs="${DPOP_ALGORITHMS.join(' ')}"` : 'Bearer'];
+    this.challenges = [options.binding === 'dpop' ? DPOP_CHALLENGE : 'Bearer'];
   }
 
   authenticate(request: EdgeRequest): Promise<AuthResult> | AuthResult {
@@ -93,9 +100,14 @@ export class TokenAuthenticator implements Authenticator {
     principal: Principal,
     confirmation: Extract<Confirmation, { kind: 'dpop' }>,
   ): Promise<AuthResult> {
-    const problem = await this.#proofs.problemOf(request, token, confirmation);
-    if (problem !== undefined) return refused(problem.status, problem.reason, 'invalid_dpop_proof');
-    return { outcome: 'authenticated', principal };
+    const { nonces } = this.#options;
+    const verdict = await this.#proofs.judge(request, token, confirmation);
+    const next = nonces && ('reason' in verdict || verdict.nonceIsLate) ? { [NONCE_HEADER]: nonces.current() } : {};
+    if ('reason' in verdict) {
+      const { status, reason, error } = verdict;
+      return { ...refused(status, reason, error), challenges: [DPOP_CHALLENGE], headers: next };
+    }
+    return { outcome: 'authenticated', principal, headers: next };
   }
 
   async close(): Promise<void> {
