@@ -18,7 +18,7 @@ export class PipelinedAnswers {
     const awaited = this.#awaitedOn(socket);
     if (awaited.size >= this.#maxPerConnection) return false;
     awaited.add(answer);
-    answer.once('close', () => awaited.delete(answer));
+    answer.on('close', () => awaited.delete(answer));
     return true;
   }
 

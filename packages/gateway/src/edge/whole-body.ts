@@ -10,16 +10,15 @@ export function wholeBody(body: Readable, maxBytes: number): Promise<Uint8Array>
     let bytes: Buffer | undefined;
     let length = 0;
     const take = (chunk: Buffer) => {
-      if (length + chunk.length > maxBytes) return settle(() => reject(bodyTooLarge(maxBytes)));
+      if (length + chunk.length > maxBytes) {
+        body.off('data', take);
+        return reject(bodyTooLarge(maxBytes));
+      }
       bytes = bytes ? appended(bytes, length, chunk) : chunk;
       length += chunk.length;
     };
-    const ended = () => settle(() => resolve(bytes?.subarray(0, length) ?? Buffer.alloc(0)));
-    const broken = () => settle(() => reject(badRequest('body-malformed', 'the body ended early')));
-    const settle = (how: () => void) => {
-      body.off('data', take).off('end', ended).off('aborted', broken).off('error', broken);
-      how();
-    };
+    const ended = () => resolve(bytes?.subarray(0, length) ?? Buffer.alloc(0));
+    const broken = () => reject(badRequest('body-malformed', 'the body ended early'));
     // HTTP/2 tells of a stream that was reset by `aborted`, and then of its end as if it were a good one.
     body.on('aborted', broken).on('error', broken).on('end', ended).on('data', take);
   });

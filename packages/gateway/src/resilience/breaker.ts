@@ -105,14 +105,18 @@ export class Breaker {
     if (leftMs > 0) throw unavailable(this.upstream, leftMs);
   };
 
-  /** Makes the call, and learns from how it ends. Rejects with ProblemError 503 instead while no call is let through. */
-  async run<T>(call: () => Promise<T>): Promise<T> {
+  /**
+   * Makes the call, and learns from how it ends: from what `translate` makes of an error, which is what it rejects with. Rejects
+   * with ProblemError 503 instead while no call is let through.
+   */
+  async run<T>(call: () => Promise<T>, translate: (error: unknown) => unknown = same): Promise<T> {
     const epoch = this.#enter();
     try {
       const result = await call();
       this.#learn(epoch, 'there');
       return result;
-    } catch (error) {
+    } catch (cause) {
+      const error = translate(cause);
       this.#learn(epoch, verdictOf(error));
       throw error;
     }
@@ -178,6 +182,10 @@ export class Breaker {
     const state = probeAt === undefined ? 'closed' : 'open';
     this.#context.events.emit('breaker-state', { upstream: this.upstream, state, detail });
   }
+}
+
+function same(error: unknown): unknown {
+  return error;
 }
 
 interface Counts {

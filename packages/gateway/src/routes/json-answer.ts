@@ -17,10 +17,12 @@ export function sendJson(exchange: Exchange, reply: FastifyReply, text: string):
       .send(text);
   }
   // Any other goes straight to the response. Fastify would send it through hooks that no route has.
-  const headers = ['content-type', TYPE, 'content-length', String(Buffer.byteLength(text)), 'x-request-id', request.id];
+  const bytes = Buffer.byteLength(text);
+  const headers = ['content-type', TYPE, 'content-length', String(bytes), 'x-request-id', request.id];
   for (const name in answerHeaders) headers.push(name, answerHeaders[name] as string);
   reply.hijack();
   (outgoing as { writeHead(status: number, headers: readonly string[]): unknown }).writeHead(200, headers);
-  outgoing.end(text);
+  // Node writes a text of one byte a character in half the time when it is told so.
+  outgoing.end(text, bytes === text.length ? 'latin1' : 'utf8');
   return undefined;
 }

@@ -41,13 +41,10 @@ export function unaryHandler(route: RpcRoute, context: RpcContext): UnaryHandler
       signal: exchange.cancellation,
       ...(metadata === undefined ? {} : { metadata }),
     };
-    return breaker.run(async () => {
-      try {
-        return await call(sent, callOptions);
-      } catch (error) {
-        throw leftMs < timeoutMs && isLate(error) ? timedOut(problemOf(error)) : error;
-      }
-    });
+    return breaker.run(
+      () => call(sent, callOptions),
+      (error) => (leftMs < timeoutMs && isLate(error) ? timedOut(problemOf(error)) : error),
+    );
   };
 }
 
