@@ -56,16 +56,18 @@ describe('examples', function () {
     });
   });
 
-  it('05-gateway logs in at an OpenID provider, calls, and is refused without token, scope, origin or quota', async () => {
+  it('05-gateway logs people in at an OpenID provider, and refuses calls without login, scope, origin or quota', async () => {
     const { code, stdout, stderr } = await example('05-gateway/run.js', '--check');
 
     assert.equal(code, 0, stdout + stderr);
     assert.match(stdout, /^nobody reaches stock: 404 /m);
-    assert.match(stdout, /^charging without a token: 401 .*credential-missing/m);
+    assert.match(stdout, /^charging without a login: 401 .*credential-missing/m);
+    assert.match(stdout, /^reading what can be called without a login: 401 .*credential-missing/m);
     assert.match(stdout, /^bob, who may only read: 403 .*scope-missing/m);
     assert.match(stdout, /^ada, logged in: 200 .*"payer":"ada"/m);
-    assert.match(stdout, /^a page from elsewhere: 403 .*origin-forbidden/m);
+    assert.match(stdout, /^a page from elsewhere in her browser: 403 .*origin-forbidden/m);
     assert.match(stdout, /^and once too often: 429 .*rate-limited/m);
+    assert.match(stdout, /^a program with its token: 200 .*"payer":"nightly-job"/m);
   });
 
   describe('06-sidecar', () => {

@@ -14,6 +14,7 @@ import {
   tls,
   type ViolationId,
 } from '@sallyport/core';
+import type { Violation } from '@sallyport/core/spi';
 import { type Gateway, gateway, httpRoute, type JwtOptions, jwt, type Route, redis, route } from '@sallyport/gateway';
 import { type Authority, createAuthority, fromAuthority, fromWorkloadApi, type IdentityFiles } from '@sallyport/pki';
 import { createService, registry, server } from 'sallyport';
@@ -114,11 +115,14 @@ function serviceOf(at: Place, configuration: Configuration): Service {
 async function refusalOf(at: Place, configuration: Configuration): Promise<InsecureConfigurationError> {
   const before = { ...process.env };
   Object.assign(process.env, configuration.env);
-  const service = configuration.gateway ? await gatewayOf(at, configuration.gateway) : serviceOf(at, configuration);
+  const door = configuration.gateway ? await gatewayOf(at, configuration.gateway) : undefined;
+  const service = door ?? serviceOf(at, configuration);
+  const checked = await door?.check();
   try {
     await service.start();
   } catch (error) {
     assert.ok(error instanceof InsecureConfigurationError, String(error));
+    if (checked) assert.deepEqual(idsOf(checked), idsOf(error.violations), 'check() says something else than start()');
     assert.equal(service.state, 'stopped');
     assert.deepEqual(service.endpoints, []);
     assert.equal(await isListening(at.port), false, 'something was bound');
@@ -130,6 +134,10 @@ async function refusalOf(at: Place, configuration: Configuration): Promise<Insec
     await service.stop();
   }
   throw new assert.AssertionError({ message: 'the service has started' });
+}
+
+function idsOf(violations: readonly Violation[]): string[] {
+  return violations.map(({ id }) => id).sort();
 }
 
 interface Case {

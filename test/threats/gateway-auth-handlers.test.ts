@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { connect, type TLSSocket } from 'node:tls';
 import { type Secret, secret } from '@sallyport/core';
 import {
   type ApiKeyRecord,
@@ -20,6 +21,7 @@ import {
 } from '@sallyport/gateway';
 import { createAuthority } from '@sallyport/pki';
 import { type FakeClock, fakeClock } from '@sallyport/testing';
+import { eventually } from '../support/eventually.js';
 import { AUDIENCE, type TokenIssuer, tokenIssuer } from '../support/gateway/issuer.js';
 import { type Answer, type GatewayWorld, gatewayWorld, Orders } from '../support/gateway/world.js';
 import { type TemporaryFolder, temporaryFolder } from '../support/temporary-folder.js';
@@ -245,9 +247,38 @@ describe('certificates of clients', () => {
     return { cert: readFileSync(files.cert, 'utf8'), key: readFileSync(files.key, 'utf8') };
   }
 
+  interface Dialled {
+    readonly alpn?: string;
+    readonly version?: 'TLSv1.2' | 'TLSv1.3';
+    readonly session?: Buffer | undefined;
+  }
+
+  function dialWith(world: GatewayWorld, client: object, { alpn = 'http/1.1', version, session }: Dialled): TLSSocket {
+    const versions = version === undefined ? {} : { minVersion: version, maxVersion: version };
+    const resumed = session === undefined ? {} : { session };
+    const { port, ca } = world;
+    const options = { host: '127.0.0.1', port, ca, servername: 'shop.test', ALPNProtocols: [alpn] };
+    const socket = connect({ ...options, ...client, ...versions, ...resumed });
+    socket.on('error', () => {});
+    return socket.resume();
+  }
+
+  async function answerOn(socket: TLSSocket, { keeps = false } = {}): Promise<string> {
+    let text = '';
+    socket.on('data', (chunk) => {
+      text += chunk;
+    });
+    socket.write(
+      `GET /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\nConnection: ${keeps ? 'keep-alive' : 'close'}\r\n\r\n`,
+    );
+    if (keeps) await eventually(() => assert.match(text, /\r\n\r\n\{/));
+    else await new Promise((resolve) => socket.once('close', resolve));
+    return text;
+  }
+
   function worldFor(...named: ClientCertificateOptions['clients']): Promise<GatewayWorld> {
     return gatewayWorld({
-      tls: { clientCa: folder.write('clients.pem', clients.bundlePem) },
+      tls: { minVersion: 'TLSv1.2', clientCa: folder.write('clients.pem', clients.bundlePem) },
       routes: guardedBy(clientCertificate({ clients: named }), (principal) => {
         seen = principal;
       }),
@@ -280,6 +311,51 @@ describe('certificates of clients', () => {
 
     await assert.rejects(asked);
     assert.equal(world.handled.length, 0);
+  });
+
+  for (const alpn of ['http/1.1', 'h2']) {
+    it(`of another CA raise handshake-refused (${alpn})`, async () => {
+      await using world = await worldFor({ dns: 'import.partner.test' });
+
+      const socket = dialWith(world, await presented(others, 'svc/a', ['import.partner.test']), { alpn });
+      await new Promise((resolve) => socket.once('close', resolve));
+
+      await eventually(() => assert.equal(world.events('handshake-refused')[0]?.reason, 'untrusted-issuer'));
+      assert.equal(world.handled.length, 0);
+    });
+  }
+
+  for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+    it(`are looked at in each handshake: ${version} resumes no session`, async () => {
+      await using world = await worldFor({ spiffe: 'spiffe://partner.test/svc/*' });
+      const mine = await presented(clients, 'svc/import');
+      const first = dialWith(world, mine, { version });
+      let session: Buffer | undefined;
+      first.on('session', (found) => {
+        session = found;
+      });
+      assert.match(await answerOn(first), /^HTTP\/1\.1 200 /);
+
+      const second = dialWith(world, mine, { version, session: session ?? first.getSession() });
+      assert.match(await answerOn(second, { keeps: true }), /^HTTP\/1\.1 200 /);
+
+      assert.deepEqual([second.getProtocol(), second.isSessionReused()], [version, false]);
+      second.destroy();
+    });
+  }
+
+  it('are not exchanged on a connection: it is not negotiated anew', async () => {
+    await using world = await worldFor({ spiffe: 'spiffe://partner.test/svc/*' });
+    const socket = dialWith(world, await presented(clients, 'svc/import'), { version: 'TLSv1.2' });
+    assert.match(await answerOn(socket, { keeps: true }), /^HTTP\/1\.1 200 /);
+
+    const outcome = await new Promise((resolve) => {
+      socket.once('error', resolve);
+      socket.renegotiate({}, (error) => resolve(error ?? 'negotiated'));
+    });
+
+    assert.match(String(outcome), /no.renegotiation/i);
+    socket.destroy();
   });
 
   it('a configuration that names nobody, or somebody in two ways, is refused', async () => {

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { connect as connectHttp2, constants } from 'node:http2';
 import { CallError } from '@sallyport/core';
 import { route } from '@sallyport/gateway';
 import { eventually } from '../support/eventually.js';
-import { gatewayWorld, Orders } from '../support/gateway/world.js';
+import { type GatewayWorld, gatewayWorld, Orders } from '../support/gateway/world.js';
+import { Flag, FrameType, frame, framesIn, hello, hpack, settingsAck } from '../support/h2-frames.js';
 import { contextOf } from '../support/registry-context.js';
 
 const open = [route('GET', '/v1/orders/:id', Orders.get, { service: 'orders', public: true, timeoutMs: 500 })];
@@ -80,6 +82,76 @@ describe('a gateway whose clients or services misbehave', () => {
     first.destroy();
     second.destroy();
     await eventually(async () => assert.equal((await world.ask('GET', '/v1/orders/7')).status, 200));
+  });
+
+  it('T57 takes no more connections in all than it may have', async () => {
+    await using world = await gatewayWorld({ limits: { maxConnections: 2 } });
+    const [first, second] = [await world.dial(), await world.dial()];
+
+    await assert.rejects(world.dial());
+
+    const refused = world.events('handshake-refused').map(({ reason }) => reason);
+    assert.deepEqual(new Set(refused), new Set(['too-many-connections']));
+    first.destroy();
+    second.destroy();
+    await eventually(async () => assert.equal((await world.ask('GET', '/v1/orders/7')).status, 200));
+  });
+
+  it('T57 serves no more requests of one HTTP/2 connection at once than it may have, and the next when one is over', async () => {
+    const releases: (() => void)[] = [];
+    await using world = await gatewayWorld({
+      limits: { maxStreamsPerConnection: 3 },
+      handlers: { get: ({ id }) => new Promise((resolve) => releases.push(() => resolve({ text: id }))) },
+    });
+    using hasty = await http2Peer(world);
+
+    // At once: it cannot know how many it may have. RFC 9113 section 5.1.2: refused, and nothing was done.
+    hasty.get(1, 3, 5, 7, 9);
+    await eventually(() =>
+      assert.deepEqual(
+        hasty
+          .resets()
+          .map(([stream]) => stream)
+          .sort(),
+        [7, 9],
+      ),
+    );
+    await eventually(() => assert.equal(releases.length, 3));
+    for (const release of releases) release();
+    await eventually(() => assert.deepEqual(hasty.answered(), [1, 3, 5]));
+    hasty.get(11);
+    await eventually(() => assert.equal(releases.length, 4));
+    releases.at(-1)?.();
+
+    await eventually(() => assert.deepEqual(hasty.answered(), [1, 3, 5, 11]));
+    for (const [, code] of hasty.resets()) assert.equal(code, constants.NGHTTP2_REFUSED_STREAM);
+  });
+
+  it('T57 ends an HTTP/2 connection that asks for more than it was told, and cancels what it has asked for', async () => {
+    let waiting = 0;
+    let cancelled = 0;
+    await using world = await gatewayWorld({
+      limits: { maxStreamsPerConnection: 3 },
+      handlers: {
+        async get({ id }, { signal }) {
+          if (id === '8') return { text: id };
+          waiting++;
+          await once(signal, 'abort');
+          cancelled++;
+          throw new CallError('CANCELLED', 'nobody waits');
+        },
+      },
+    });
+    using greedy = await http2Peer(world);
+    greedy.acknowledge();
+    greedy.get(1, 3, 5);
+    await eventually(() => assert.equal(waiting, 3));
+    greedy.get(7);
+
+    await greedy.closed;
+    await eventually(() => assert.equal(cancelled, 3));
+    assert.deepEqual(greedy.answered(), []);
+    assert.equal((await world.ask('GET', '/v1/orders/8')).status, 200);
   });
 
   it('T57 ends a request whose time is over, also while it waits for its turn, and gives its place to the next', async () => {
@@ -188,3 +260,39 @@ describe('a gateway whose clients or services misbehave', () => {
     assert.doesNotMatch(`${denied?.body}${broken?.body}`, /internal-7|hunter2|password/);
   });
 });
+
+/** A client of HTTP/2 that asks for as much as it likes. */
+async function http2Peer(world: GatewayWorld) {
+  const socket = await world.dial({ alpn: 'h2' });
+  socket.on('error', () => {});
+  let read = Buffer.alloc(0);
+  socket.on('data', (chunk) => {
+    read = Buffer.concat([read, chunk]);
+  });
+  socket.write(hello());
+  const frames = () => framesIn(read);
+  const fields = { ':method': 'GET', ':scheme': 'https', ':path': '/v1/orders/7', ':authority': 'shop.test' };
+  const block = hpack(Object.entries(fields));
+  return {
+    closed: once(socket, 'close'),
+    /** Says that it knows what the gateway allows. */
+    acknowledge: () => socket.write(settingsAck()),
+    /** Asks on all of these streams at once. */
+    get(...streams: number[]) {
+      const flags = Flag.END_HEADERS | Flag.END_STREAM;
+      socket.write(Buffer.concat(streams.map((stream) => frame(FrameType.HEADERS, flags, stream, block))));
+    },
+    /** Streams that were reset, and why. */
+    resets: () =>
+      frames()
+        .filter(({ type }) => type === FrameType.RST_STREAM)
+        .map(({ stream, payload }) => [stream, payload.readUInt32BE()]),
+    /** Streams whose answer has ended. */
+    answered: () =>
+      frames()
+        .filter(({ type, flags }) => type === FrameType.DATA && (flags & Flag.END_STREAM) !== 0)
+        .map(({ stream }) => stream)
+        .sort((a, b) => a - b),
+    [Symbol.dispose]: () => void socket.destroy(),
+  };
+}

@@ -294,6 +294,19 @@ describe('T61 an HTTP service that fails', () => {
     assert.deepEqual([status, code], [502, 'upstream-malformed']);
   });
 
+  it('T61 is 503 when it switches to another protocol, which nobody has asked for', async () => {
+    await using world = await proxied();
+    await using _service = await rawUpstream(world.mesh, (socket) =>
+      socket.on('data', () =>
+        socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'),
+      ),
+    );
+
+    const { status, code } = await world.ask('GET', '/files/a');
+
+    assert.deepEqual([status, code], [503, 'upstream-unavailable']);
+  });
+
   it('T62 that breaks off does so for the client too, on both versions of HTTP', async () => {
     await using world = await proxied();
     await using _service = await rawUpstream(world.mesh, (socket) =>

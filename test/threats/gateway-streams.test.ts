@@ -3,8 +3,10 @@ import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
 import { request as httpsRequest } from 'node:https';
+import type { Readable, Writable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import { CallError } from '@sallyport/core';
-import { type AuthHandler, route } from '@sallyport/gateway';
+import { type AuthHandler, custom, route } from '@sallyport/gateway';
 import WebSocket, { type ClientOptions } from 'ws';
 import { eventually } from '../support/eventually.js';
 import { type GatewayWorld, type GatewayWorldOptions, gatewayWorld, Orders } from '../support/gateway/world.js';
@@ -124,6 +126,38 @@ describe('T62 a stream to a client', () => {
 
     assert.match((await late.ask('GET', '/watch/a')).body, /\{"error":\{[^\n]+upstream-timeout[^\n]+\}\n$/);
     assert.match((await large.ask('GET', '/watch/a')).body, /\{"error":\{[^\n]+stream-too-long[^\n]+\}\n$/);
+  });
+
+  it('T45 ends with the proof of who the client is', async () => {
+    let cancelled = false;
+    const auth = custom('own', () => ({
+      subject: 'ada',
+      issuer: 'own',
+      scopes: new Set<string>(),
+      claims: {},
+      expiresAt: Date.now() + 300,
+    }));
+    await using world = await gatewayWorld({
+      routes: [route('GET', '/watch/:id', Orders.watch, { service: 'orders', auth })],
+      handlers: {
+        async *watch(_message, { signal }) {
+          signal.addEventListener('abort', () => {
+            cancelled = true;
+          });
+          for (let n = 0; !signal.aborted; n++) {
+            yield { n };
+            await new Promise((resolve) => setTimeout(resolve, 5));
+          }
+        },
+      },
+    });
+
+    const { status, body } = await world.ask('GET', '/watch/a');
+
+    assert.equal(status, 200);
+    assert.match(body, /\{"error":\{[^\n]+credential-expired[^\n]+\}\n$/);
+    assert.equal(world.events('request-refused')[0]?.code, 'credential-expired');
+    await eventually(() => assert.ok(cancelled));
   });
 
   it('is cancelled at the service when the client leaves', async () => {
@@ -280,17 +314,146 @@ describe('a stream from a client', () => {
     assert.deepEqual([json.status, json.code], [415, 'content-type-unsupported']);
   });
 
-  it('T57 ends when nothing comes', async () => {
-    await using world = await streaming({ limits: { streamIdleTimeoutMs: 150 } });
+  it('may take longer than a body, on both versions of HTTP', async () => {
+    await using world = await streaming({ limits: { headersTimeoutMs: 200, bodyTimeoutMs: 200 } });
+    for (const alpn of ['http/1.1', 'h2'] as const) {
+      await using upload = await uploadTo(world, alpn);
+      // Node looks for requests that take too long twice a second.
+      for (let n = 0; n < 15; n++) {
+        upload.send('{"n":1}\n');
+        await delay(100);
+      }
+      upload.end();
 
-    const answer = await world.raw(
-      'POST /upload/a HTTP/1.1\r\nHost: shop.test\r\nContent-Type: application/x-ndjson\r\nContent-Length: 50\r\n\r\n{"n":1}\n',
-      { settleMs: 500 },
-    );
+      assert.deepEqual(await upload.answer, [200, '{"sum":15}']);
+    }
+  });
 
-    assert.match(answer, /^HTTP\/1\.1 408 /);
+  it('is followed by other requests on its connection, whose bodies may take no longer than before', async () => {
+    await using world = await streaming({ limits: { headersTimeoutMs: 200, bodyTimeoutMs: 200 } });
+    const socket = await world.dial();
+    let text = '';
+    socket.on('data', (chunk) => {
+      text += chunk;
+    });
+    const closed = once(socket, 'close');
+
+    socket.write(`${uploadHead}Content-Length: 16\r\n\r\n{"n":1}\n`);
+    await delay(1000);
+    socket.write('{"n":2}\n');
+    await eventually(() => assert.match(text, /^HTTP\/1\.1 200 [\s\S]*\{"sum":3\}$/));
+    // Nobody reads this body, so nobody but the edge can limit its time.
+    socket.write('GET /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 100\r\n\r\n');
+    const drip = setInterval(() => socket.writable && socket.write('x'), 50);
+    await closed;
+    clearInterval(drip);
+
+    assert.match(text, /\{"text":"7"\}/);
+  });
+
+  const slow: [string, string, string][] = [
+    ['nothing', '', ''],
+    ['nothing more', '{"n":1}\n', ''],
+    ['one byte after the other', '{"n":1}\n', ' '],
+    ['empty lines', '{"n":1}\n', '\n'],
+  ];
+  for (const [what, first, drip] of slow) {
+    it(`T57 ends when its client sends ${what}, on both versions of HTTP`, async () => {
+      await using world = await streaming({ limits: { streamIdleTimeoutMs: 200 } });
+      for (const alpn of ['http/1.1', 'h2'] as const) {
+        await using upload = await uploadTo(world, alpn);
+        upload.send(first);
+        const dripping = setInterval(() => upload.send(drip), 20);
+
+        const [status, body] = await upload.answer;
+        clearInterval(dripping);
+
+        assert.equal(status, 408);
+        assert.match(body, /request-timeout/);
+      }
+    });
+  }
+
+  it('T57 ends at its whole time, however fast its client is', async () => {
+    await using world = await streaming({
+      routes: [route('POST', '/upload/:id', Orders.upload, { ...open, timeoutMs: 400 })],
+    });
+    for (const alpn of ['http/1.1', 'h2'] as const) {
+      await using upload = await uploadTo(world, alpn);
+      const sending = setInterval(() => upload.send('{"n":1}\n'), 20);
+
+      const [status] = await upload.answer;
+      clearInterval(sending);
+
+      assert.equal(status, 504);
+    }
   });
 });
+
+const uploadHead = 'POST /upload/a HTTP/1.1\r\nHost: shop.test\r\nContent-Type: application/x-ndjson\r\n';
+
+interface Upload extends AsyncDisposable {
+  send(text: string): void;
+  end(): void;
+  /** Status and body, which may come before the end. */
+  readonly answer: Promise<readonly [number, string]>;
+}
+
+async function uploadTo({ port, ca }: GatewayWorld, alpn: 'http/1.1' | 'h2'): Promise<Upload> {
+  const headers = { 'content-type': 'application/x-ndjson' };
+  if (alpn === 'http/1.1') {
+    const at = {
+      host: '127.0.0.1',
+      port,
+      ca,
+      servername: 'shop.test',
+      agent: false,
+      path: '/upload/a',
+      method: 'POST',
+    };
+    const request = httpsRequest({ ...at, headers: { ...headers, host: 'shop.test' } });
+    request.flushHeaders();
+    const answer = new Promise<readonly [number, string]>((resolve, reject) => {
+      request.once('response', async (incoming) => resolve([incoming.statusCode ?? 0, await textOf(incoming)]));
+      request.once('error', reject);
+    });
+    request.on('error', () => {});
+    return uploadOf(request, answer, () => request.destroy());
+  }
+  const session = connectHttp2(`https://127.0.0.1:${port}`, { ca, servername: 'shop.test' });
+  session.on('error', () => {});
+  const stream = session.request({ ...headers, ':method': 'POST', ':path': '/upload/a', ':authority': 'shop.test' });
+  const answer = new Promise<readonly [number, string]>((resolve, reject) => {
+    stream.once('response', async (answered) => resolve([answered[':status'] ?? 0, await textOf(stream)]));
+    stream.once('error', reject);
+  });
+  stream.on('error', () => {});
+  return uploadOf(stream, answer, () => session.destroy());
+}
+
+function uploadOf(body: Writable, answer: Upload['answer'], close: () => void): Upload {
+  answer.catch(() => {});
+  return {
+    answer,
+    send(text) {
+      if (text !== '' && body.writable) body.write(text);
+    },
+    end: () => body.end(),
+    [Symbol.asyncDispose]: async () => close(),
+  };
+}
+
+/** Until its end, or until it is broken off. */
+function textOf(incoming: Readable): Promise<string> {
+  let text = '';
+  return new Promise((resolve) => {
+    incoming.on('error', () => {});
+    incoming.on('data', (part) => {
+      text += part;
+    });
+    incoming.once('close', () => resolve(text));
+  });
+}
 
 describe('a WebSocket', () => {
   let world: GatewayWorld;
@@ -392,6 +555,71 @@ describe('a WebSocket', () => {
       if (frame) assert.match(texts.at(-1) ?? '', frame);
     });
   }
+
+  it('T56 is closed for a message that is too long in all its parts', async () => {
+    const socket = dial('/chat/a');
+    const closed = closing(socket);
+    await once(socket, 'open');
+
+    socket.send('{"n":1,"x":"', { fin: false });
+    for (let part = 0; part < 30; part++) socket.send('x'.repeat(100), { fin: false });
+    socket.send('"}', { fin: true });
+
+    assert.equal((await closed).code, 1009);
+  });
+
+  it('T56 is closed for more than a stream may have, in either direction', async () => {
+    await using narrow = await streaming({ limits: { maxStreamBytes: 64 } });
+    const sending = dial('/chat/a', {}, narrow);
+    const closed = closing(sending);
+    await once(sending, 'open');
+    for (let n = 0; n < 20; n++) sending.send('{"n":1}');
+
+    const { code, texts } = await closed;
+    assert.equal(code, 1009);
+    assert.match(texts.at(-1) ?? '', /stream-too-long/);
+
+    await using talkative = await streaming({
+      limits: { maxStreamBytes: 64 },
+      handlers: {
+        async *chat() {
+          for (let n = 0; n < 20; n++) yield { n };
+        },
+      },
+    });
+    const receiving = await closing(dial('/chat/a', {}, talkative));
+
+    assert.equal(receiving.code, 1009);
+    assert.equal(receiving.texts.filter((text) => text.startsWith('{"n":')).length, Math.floor(64 / '{"n":1}'.length));
+  });
+
+  it('T57 takes messages no faster than the service does', async () => {
+    await using idle = await streaming({
+      handlers: {
+        async *chat(_messages, { signal }) {
+          yield { n: 1 };
+          await once(signal, 'abort');
+        },
+      },
+    });
+    const socket = dial('/chat/a', {}, idle);
+    await once(socket, 'message');
+    const text = `{"n":1,"x":"${'x'.repeat(900)}"}`;
+    const sent = 32 * 1024 ** 2;
+
+    for (let bytes = 0; bytes < sent; bytes += text.length) socket.send(text);
+    // The buffers of two TCP connections take some of it; what they hold no more stays with the client.
+    let left = Number.NaN;
+    await eventually(async () => {
+      const before = left;
+      await delay(100);
+      left = socket.bufferedAmount;
+      assert.equal(left, before, 'it is still read');
+    });
+
+    assert.ok(socket.bufferedAmount > sent / 2, `${sent - socket.bufferedAmount} bytes were taken`);
+    socket.terminate();
+  });
 
   it('T62 says why when the service fails', async () => {
     await using broken = await streaming({

@@ -53,7 +53,7 @@ export type { Filter, VersionFilterOptions, ZoneFilterOptions } from './selector
 export type { Candidate, RandomSource, Selector } from './selector/selector.js';
 export { selector } from './selector/selectors.js';
 export type { Call } from './service/call.js';
-export type { CallOptions } from './service/call-options.js';
+export type { CallOptions, Cancellation } from './service/call-options.js';
 export type { ServiceClientOptions } from './service/client-options.js';
 export { createService, type Service } from './service/create-service.js';
 export type { ServiceState } from './service/lifecycle.js';

@@ -96,7 +96,13 @@ export {
   ServerRefusedError,
   type VerifiedServer,
 } from './tls/handshake.js';
-export { enrolmentAgent, type HttpsAgentOptions, httpsAgent, ServerIdentityError } from './tls/https-agent.js';
+export {
+  enrolmentAgent,
+  type HttpsAgentOptions,
+  httpsAgent,
+  httpsServerOf,
+  ServerIdentityError,
+} from './tls/https-agent.js';
 export {
   type MaterialContext,
   type ParsedBundle,

@@ -1,17 +1,21 @@
+import type { Readable } from 'node:stream';
+import type { Cancellation } from '@sallyport/core';
 import type { EventSink } from '@sallyport/core/spi';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { EdgeGuard, GuardedRequest } from './edge/edge-guard.js';
 import type { EdgeIncoming, EdgeOutgoing } from './edge/edge-server.js';
+import { breakOffUnlessTaken } from './edge/paced-writer.js';
 import { tellRefusal } from './edge/refusal-event.js';
 import { stopReadingAfter } from './edge/stop-reading.js';
 import { parseStrictJson } from './edge/strict-json.js';
+import { bodyTooLarge, wholeBody } from './edge/whole-body.js';
 import type { Exchange, Stage } from './exchange.js';
+import type { GatewayMetrics } from './metrics/gateway-metrics.js';
 import type { ResolvedLimits } from './options.js';
 import { type Problem, ProblemError, problemBody, timedOut } from './problem.js';
 import { problemOf } from './routes/http-status.js';
 import type { HttpMethod } from './routes/route.js';
 import type { RouteTable, TableRoute } from './routes/route-table.js';
-import { hasBody } from './routes/rpc-handler.js';
 import type { SocketHandler } from './streams/bidi-handler.js';
 import { type OnUpgrade, webSocketDoor } from './streams/websocket-door.js';
 
@@ -22,6 +26,7 @@ export interface ApplicationContext {
   readonly guard: EdgeGuard;
   readonly limits: ResolvedLimits;
   readonly events: EventSink;
+  readonly metrics: GatewayMetrics;
   readonly table: RouteTable;
   /** What is done for every request of the route, in this order. */
   readonly stagesFor: (route: TableRoute['route']) => readonly Stage[];
@@ -37,7 +42,7 @@ export interface ApplicationContext {
 export interface Application {
   readonly onRequest: (req: EdgeIncoming, res: EdgeOutgoing) => void;
   /** A client of HTTP/1.1 wants another protocol. */
-  readonly onUpgrade: OnUpgrade;
+  readonly onUpgrade: (...upgrade: Parameters<OnUpgrade>) => Promise<void>;
   /** Requests under way, open WebSockets among them. */
   readonly pending: number;
   /** Resolves once no request is under way. */
@@ -55,6 +60,9 @@ const SECURITY_HEADERS = {
   'cache-control': 'no-store',
 } as const;
 
+/** For metrics alone: nobody has seen an answer. */
+const CLIENT_GONE = 499;
+
 const guarded = Symbol('guarded request');
 type Guarded = EdgeIncoming & { [guarded]?: GuardedRequest };
 
@@ -69,7 +77,6 @@ export async function application(context: ApplicationContext): Promise<Applicat
     logger: false,
     trustProxy: false,
     exposeHeadRoutes: true,
-    bodyLimit: context.limits.maxBodyBytes,
     // Canonical already; a second opinion about paths is what attackers look for.
     routerOptions: {
       ignoreTrailingSlash: false,
@@ -85,13 +92,11 @@ export async function application(context: ApplicationContext): Promise<Applicat
   fastify.setErrorHandler((error, request, reply) => refuse(context, request, reply, translated(error)));
   fastify.setNotFoundHandler((request, reply) => notFound(context, request, reply));
   await fastify.register(async (scope) => {
-    scope.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
-      try {
-        const { maxJsonDepth: maxDepth, maxJsonKeys: maxKeys } = context.limits;
-        done(null, parseStrictJson(body as Buffer, { maxDepth, maxKeys }));
-      } catch (error) {
-        done(error as Error);
-      }
+    scope.addContentTypeParser('application/json', async (request: WithExchange, payload: Readable) => {
+      const { maxJsonDepth: maxDepth, maxJsonKeys: maxKeys } = context.limits;
+      const maxBytes = request[exchangeKey]?.route.options.maxBodyBytes ?? context.limits.maxBodyBytes;
+      if (Number(request.headers['content-length'] ?? 0) > maxBytes) throw bodyTooLarge(maxBytes);
+      return parseStrictJson(await wholeBody(payload, maxBytes), { maxDepth, maxKeys });
     });
     for (const { route } of context.table.routes) {
       if (route.kind !== 'http' && !isUpload(route)) addRoute(scope, route, context);
@@ -119,17 +124,23 @@ export async function application(context: ApplicationContext): Promise<Applicat
   return {
     async onUpgrade(incoming, socket, head) {
       pending++;
-      await upgrade(incoming, socket, head);
+      const began = performance.now();
+      const { route, status } = await upgrade(incoming, socket, head);
+      context.metrics.request(route, status, performance.now() - began);
       ended();
     },
     onRequest(req: Guarded, res) {
       pending++;
-      res.once('close', () => {
-        req[guarded]?.end();
+      const began = performance.now();
+      res.on('close', () => {
+        const request = req[guarded];
+        request?.end();
+        const status = res.headersSent ? res.statusCode : CLIENT_GONE;
+        context.metrics.request(request?.route, status, performance.now() - began);
         ended();
       });
       try {
-        req[guarded] = context.guard.admit(req);
+        req[guarded] = context.guard.admit(req, res);
         req.url = req[guarded].path;
         dispatch(req, res);
       } catch (error) {
@@ -155,48 +166,70 @@ function isUpload(route: TableRoute['route']): boolean {
 function addRoute(scope: FastifyInstance, route: TableRoute['route'], context: ApplicationContext): void {
   const stages = context.stagesFor(route);
   const handler = context.handlerFor(route);
-  const { bodyTimeoutMs } = context.limits;
   scope.route({
     method: route.method,
     url: route.path,
-    bodyLimit: route.options.maxBodyBytes ?? context.limits.maxBodyBytes,
-    async onRequest(request, reply) {
+    onRequest(request, reply, done) {
       const incoming = request.raw as unknown as Guarded;
       const edge = incoming[guarded] as GuardedRequest;
       edge.params = request.params as Readonly<Record<string, string>>;
-      const exchange = new RoutedExchange(edge, route, reply);
+      edge.route = route;
+      const exchange = new RoutedExchange(edge, route);
       (request as WithExchange)[exchangeKey] = exchange;
-      for (const stage of stages) {
-        const wait = stage(exchange);
-        if (wait) await wait;
+      const passed = () => {
+        // Also where a body has no meaning: Fastify reads that of a DELETE before anything else happens.
+        if (route.method !== 'GET' && route.method !== 'HEAD') limitBodyTime(context, request, reply);
+        done();
+      };
+      let wait: Promise<void> | undefined;
+      try {
+        wait = passThrough(stages, exchange, 0);
+      } catch (error) {
+        done(error as Error);
+        return;
       }
-      if (hasBody(route.method)) limitBodyTime(request, reply, bodyTimeoutMs);
+      if (wait) wait.then(passed, done);
+      else passed();
     },
-    async handler(request, reply) {
-      (request as WithExchange)[bodyTimer]?.();
-      const exchange = (request as WithExchange)[exchangeKey] as Exchange;
+    handler(request, reply) {
+      const exchange = (request as WithExchange)[exchangeKey] as RoutedExchange;
+      exchange.request.bodyArrived();
       if (context.draining()) reply.header('connection', 'close');
       return handler(exchange, reply, request.body);
     },
   });
 }
 
+/** One stage after the other. Waits for those alone that wait themselves: a promise that is there already costs as well. */
+function passThrough(stages: readonly Stage[], exchange: Exchange, first: number): Promise<void> | undefined {
+  for (let i = first; i < stages.length; i++) {
+    const wait = stages[i]?.(exchange);
+    if (wait) return wait.then(() => passThrough(stages, exchange, i + 1));
+  }
+  return undefined;
+}
+
 class RoutedExchange implements Exchange {
   readonly request: GuardedRequest;
   readonly route: TableRoute['route'];
   readonly answerHeaders: Exchange['answerHeaders'] = { ...SECURITY_HEADERS };
-  principal: Exchange['principal'];
-  readonly #reply: FastifyReply;
+  principal: Exchange['principal'] = undefined;
 
-  constructor(request: GuardedRequest, route: TableRoute['route'], reply: FastifyReply) {
+  constructor(request: GuardedRequest, route: TableRoute['route']) {
     this.request = request;
     this.route = route;
-    this.#reply = reply;
+  }
+
+  get cancellation(): Cancellation {
+    return this.request.cancellation;
+  }
+
+  get deadlineAt(): number {
+    return this.request.deadlineAt;
   }
 
   onEnd(listener: () => void): void {
-    if (this.request.over) listener();
-    else this.#reply.raw.once('close', listener);
+    this.request.onEnd(listener);
   }
 
   begin(): void {
@@ -205,20 +238,15 @@ class RoutedExchange implements Exchange {
 }
 
 const exchangeKey = Symbol('exchange');
-const bodyTimer = Symbol('body timer');
-type WithExchange = FastifyRequest & { [exchangeKey]?: Exchange; [bodyTimer]?: () => void };
+type WithExchange = FastifyRequest & { [exchangeKey]?: RoutedExchange };
 
 /** HTTP/2 has no limit of its own for how slowly a body may come. */
-function limitBodyTime(request: FastifyRequest, reply: FastifyReply, timeoutMs: number): void {
-  const timer = setTimeout(() => {
-    stopReadingAfter(reply.raw as unknown as EdgeOutgoing, request.raw as unknown as EdgeIncoming);
+function limitBodyTime(context: ApplicationContext, request: FastifyRequest, reply: FastifyReply): void {
+  const edge = (request.raw as unknown as Guarded)[guarded] as GuardedRequest;
+  edge.awaitBody(context.limits.bodyTimeoutMs, () => {
     const problem = { status: 408, code: 'request-timeout', title: 'The request took too long to arrive' };
-    if (!reply.sent) void sendProblem(request, reply, problem);
-  }, timeoutMs);
-  timer.unref();
-  const stop = () => clearTimeout(timer);
-  (request as WithExchange)[bodyTimer] = stop;
-  reply.raw.once('close', stop);
+    void refuse(context, request, reply, new ProblemError(problem));
+  });
 }
 
 function notFound(context: ApplicationContext, request: FastifyRequest, reply: FastifyReply): FastifyReply | undefined {
@@ -252,19 +280,6 @@ const translations: Readonly<Record<string, Problem>> = {
     title: 'The content type is not supported',
     detail: 'send application/json, or application/x-ndjson for a stream',
   },
-  FST_ERR_CTP_BODY_TOO_LARGE: { status: 413, code: 'body-too-large', title: 'The body is too large' },
-  FST_ERR_CTP_INVALID_CONTENT_LENGTH: {
-    status: 400,
-    code: 'body-malformed',
-    title: 'The request is malformed',
-    detail: 'the body is not as long as Content-Length says',
-  },
-  FST_ERR_CTP_EMPTY_JSON_BODY: {
-    status: 400,
-    code: 'body-malformed',
-    title: 'The request is malformed',
-    detail: 'the body is empty',
-  },
 };
 
 function translated(error: unknown): ProblemError {
@@ -279,11 +294,15 @@ function refuse(
   error: ProblemError,
 ): FastifyReply | undefined {
   const exchange = (request as WithExchange)[exchangeKey];
-  (request as WithExchange)[bodyTimer]?.();
   const edge = (request.raw as unknown as Guarded)[guarded] as GuardedRequest;
+  edge.bodyArrived();
   const refusal = edge.expired ? timedOut(error) : error;
   const { problem } = refusal;
   tellRefusal(context.events, edge, refusal, exchange?.principal?.subject);
+  // HTTP/2 would keep the stream open for the rest of a body, and the place of the request with it.
+  if (problem.status === 408 || problem.status === 413) {
+    stopReadingAfter(reply.raw as unknown as EdgeOutgoing, request.raw as unknown as EdgeIncoming);
+  }
   // A body that nobody has read would be taken for the next request, or sent for nothing.
   if (problem.status === 413 || problem.status === 415 || context.draining()) reply.header('connection', 'close');
   return reply.sent ? undefined : sendProblem(request, reply, problem);
@@ -321,5 +340,6 @@ function answerUnguarded(context: ApplicationContext, req: Guarded, res: EdgeOut
     ...(req.httpVersionMajor === 1 ? { connection: 'close' } : {}),
   };
   (res as { writeHead(status: number, headers: object): unknown }).writeHead(problem.status, headers);
+  breakOffUnlessTaken(res, context.limits.headersTimeoutMs);
   res.end(body);
 }

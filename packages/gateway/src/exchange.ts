@@ -1,4 +1,5 @@
 import type { OutgoingHttpHeaders } from 'node:http';
+import type { Cancellation } from '@sallyport/core';
 import type { Principal } from './auth/handler.js';
 import type { EdgeRequest } from './edge-request.js';
 import type { Route } from './routes/route.js';
@@ -11,6 +12,10 @@ export interface Exchange {
   principal: Principal | undefined;
   /** Stand on every answer, problems among them: `Vary`, `Access-Control-Allow-Origin`, `RateLimit`. Lower-case names. */
   readonly answerHeaders: OutgoingHttpHeaders;
+  /** End of its time as a whole, ms since the epoch. Streams that have begun are exempt. */
+  readonly deadlineAt: number;
+  /** Aborted when `request.signal` is; cheaper, and what a call needs of it. */
+  readonly cancellation: Cancellation;
   /** Called once when the request is over, however it ends; at once when it is over already. */
   onEnd(listener: () => void): void;
   /** A stream begins, in either direction: from here on its own limits hold in place of the request's time. */

@@ -1,3 +1,4 @@
+import { metrics as applicationMeters } from '@opentelemetry/api';
 import { openAdmin } from '@sallyport/admin';
 import {
   CallError,
@@ -38,6 +39,8 @@ import { type EdgeServer, edgeServer } from './edge/edge-server.js';
 import type { Stage } from './exchange.js';
 import { ConcurrencyLimit } from './limits/concurrency-limit.js';
 import { RateLimits } from './limits/rate-limit.js';
+import { LocalRateLimits } from './limits/rate-limit-store.js';
+import { GatewayMetrics } from './metrics/gateway-metrics.js';
 import { openApiDocument } from './openapi/openapi-document.js';
 import {
   type GatewayChanges,
@@ -50,10 +53,12 @@ import {
 import { proxyHandler } from './proxy/proxy-handler.js';
 import { Upstreams } from './proxy/upstreams.js';
 import { answerCache } from './resilience/answer-cache.js';
+import { type Breaker, Breakers, type CallingRoute } from './resilience/breaker.js';
+import { sendJson } from './routes/json-answer.js';
 import { localHandler } from './routes/local-handler.js';
 import type { Route } from './routes/route.js';
 import { type RouteTable, routeTable } from './routes/route-table.js';
-import { unaryHandler } from './routes/rpc-handler.js';
+import { type RpcRoute, unaryHandler } from './routes/rpc-handler.js';
 import { socketHandler, streamHandler } from './streams/stream-handler.js';
 import type { StreamContext } from './streams/stream-limits.js';
 import { UserTokens } from './user/user-tokens.js';
@@ -109,6 +114,7 @@ export class GatewayInstance implements Gateway {
   readonly #plan: Plan;
   readonly #clock: Clock;
   readonly #tls: WebTls;
+  readonly #metrics: GatewayMetrics;
   /** What has been opened, to be closed in reverse. */
   readonly #opened: (() => void | Promise<void>)[] = [];
   readonly #leaving = new AbortController();
@@ -121,9 +127,11 @@ export class GatewayInstance implements Gateway {
   #identity: TlsHandle | undefined;
   #edge: EdgeServer | undefined;
   #concurrency: ConcurrencyLimit | undefined;
+  #breakers: Breakers | undefined;
   /** The last is the one in use; those before it have requests under way. */
   readonly #generations: Generation[] = [];
   readonly #authenticators: AuthenticatorPool = new Map();
+  readonly #rateLimits: LocalRateLimits;
   #replacing: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
@@ -133,8 +141,14 @@ export class GatewayInstance implements Gateway {
     const { value, given } = this.#plan.parsed;
     this.name = value?.name ?? 'gateway';
     this.#clock = given.clock ?? systemClock;
+    this.#rateLimits = new LocalRateLimits(this.#clock);
     this.events = new EventBus(this.name, this.#clock, given.logger ?? consoleLogger());
     this.#tls = webTls(given.tls, 'gateway.tls');
+    this.#metrics = new GatewayMetrics(this.name, this.events, {
+      connections: () => this.#edge?.connections ?? 0,
+      pending: () => this.#pending(),
+      breakers: () => this.#breakers?.all() ?? [],
+    });
   }
 
   get state(): ServiceState {
@@ -204,7 +218,10 @@ export class GatewayInstance implements Gateway {
   async check(): Promise<readonly Violation[]> {
     const { given } = this.#plan.parsed;
     const found: Violation[] = [...checkEnvironment(), ...(await violationsOf(this.#plan))];
-    found.push(...(await this.#tls.check()));
+    const wrongFiles = await this.#tls.check();
+    const hosts: readonly unknown[] = Array.isArray(given.hosts) ? given.hosts : [];
+    const named = hosts.filter((host) => typeof host === 'string');
+    found.push(...(wrongFiles.length > 0 ? wrongFiles : uncoveredViolations(await this.#tls.uncovered(named))));
     for (const part of [given.identity, given.registry]) {
       if (typeof part?.check === 'function') found.push(...(await part.check()));
     }
@@ -234,6 +251,7 @@ export class GatewayInstance implements Gateway {
     service.on('*', ({ type, at: _at, service: _service, ...fields }) => {
       if (type !== 'service-state' && type !== 'readiness') this.events.emit(type, fields as never);
     });
+    this.#opened.push(this.#metrics.observe(applicationMeters));
     const context = { events: this.events, clock: this.#clock };
     const certificates = await this.#tls.open(context);
     this.#opened.push(() => certificates.close());
@@ -242,6 +260,7 @@ export class GatewayInstance implements Gateway {
     this.#opened.push(() => identity.close());
     this.#identity = identity;
     this.#concurrency = new ConcurrencyLimit(options.limits);
+    this.#breakers = new Breakers(options.breaker, context);
     this.#opened.push(() => this.#closeGenerations());
     this.#generations.push(await this.#openGeneration(this.#plan, options));
     // After the routes: a client that is made before the start has its options checked with everything else.
@@ -288,26 +307,24 @@ export class GatewayInstance implements Gateway {
     const certificates = this.#certificates as WebTlsHandle;
     const service = this.#service as Service;
     const concurrency = this.#concurrency as ConcurrencyLimit;
+    const breakers = this.#breakers as Breakers;
     const users = new UserTokens(this.#identity as TlsHandle, this.#clock, options.userClaims);
     const context = { events: this.events, clock: this.#clock };
-    const uncovered = (options.hosts ?? []).filter((host) => !certificates.covers(host));
-    if (uncovered.length > 0) {
-      const violations = uncovered.map((host) =>
-        violation('gateway-host-uncovered', 'gateway.hosts', `no certificate covers ${host}`),
-      );
-      throw new InsecureConfigurationError(`gateway ${this.name}`, violations);
-    }
+    const uncovered = uncoveredViolations((options.hosts ?? []).filter((host) => !certificates.covers(host)));
+    if (uncovered.length > 0) throw new InsecureConfigurationError(`gateway ${this.name}`, uncovered);
     const opened: (() => void | Promise<void>)[] = [];
     try {
       const handlers = await AuthHandlers.open(options.routes, context, this.#authenticators);
       opened.push(() => handlers.close());
-      const rates = await rateLimits.open(context);
+      const onOverQuota = (limit: string) => this.#metrics.overQuota(limit);
+      const rates = await rateLimits.open({ ...context, onOverQuota, local: this.#rateLimits });
       opened.push(() => rates.close());
       const upstreams = await this.#openUpstreams(options);
       if (upstreams) opened.push(() => upstreams.close());
       const app = await application({
         limits: options.limits,
         events: this.events,
+        metrics: this.#metrics,
         table,
         guard: new EdgeGuard({
           limits: options.limits,
@@ -321,13 +338,18 @@ export class GatewayInstance implements Gateway {
             rates.stageByAddress(route),
             handlers.stageFor(route),
             rates.stageByUser(route),
+            breakers.stageFor(route),
           ),
         preflight: (request, methods) => {
           const route = table.find(request.headers['access-control-request-method'] ?? '', request.path);
           return cors.preflight(request, route, methods);
         },
         handlerFor: (route) => this.#handlerFor(route, options, service, users, upstreams),
-        socketHandlerFor: (route) => socketHandler(route, this.#streams(options, service, users)),
+        socketHandlerFor: (route) => {
+          if (route.kind !== 'rpc') return undefined;
+          const handler = socketHandler(route, this.#streams(route, options, service, users));
+          return handler && ((exchange, socket) => this.#metrics.stream('bidi', handler(exchange, socket)));
+        },
         draining: () => this.#state === 'draining',
       });
       opened.push(() => app.close());
@@ -350,27 +372,34 @@ export class GatewayInstance implements Gateway {
     if (route.kind === 'local') return localHandler(route);
     if (route.kind === 'http') {
       if (!upstreams) throw new TypeError('the services of HTTP routes were not opened');
-      return proxyHandler(route, upstreams.of(route), { limits, events: this.events, metadata: users.metadata });
+      return proxyHandler(route, upstreams.of(route), {
+        limits,
+        events: this.events,
+        metadata: users.metadata,
+        breaker: this.#breakerOf(route),
+      });
     }
-    if (route.target.kind !== 'unary') return streamHandler(route, this.#streams(options, service, users));
+    const { kind } = route.target;
+    if (kind !== 'unary') {
+      const handler = streamHandler(route, this.#streams(route, options, service, users));
+      return (exchange, reply, body) => this.#metrics.stream(kind, handler(exchange, reply, body));
+    }
     const call = unaryHandler(route, {
       service,
       upstreamTimeoutMs: limits.upstreamTimeoutMs,
       metadata: users.metadata,
+      breaker: this.#breakerOf(route),
     });
     const cache = answerCache(route, this.#clock);
     return async (exchange, reply, body) => {
       const key = cache?.keyOf(exchange) ?? '';
       let answer = cache?.find(key);
+      if (cache) this.#metrics.cached(route, answer !== undefined);
       if (answer === undefined) {
         answer = JSON.stringify(await call(exchange, body));
         cache?.keep(key, answer);
       }
-      return reply
-        .headers(exchange.answerHeaders as Record<string, string>)
-        .header('x-request-id', exchange.request.id)
-        .type('application/json; charset=utf-8')
-        .send(answer);
+      return sendJson(exchange, reply, answer);
     };
   }
 
@@ -380,8 +409,25 @@ export class GatewayInstance implements Gateway {
     return Upstreams.open({ name: this.name, tls, registry, events: this.events, clock: this.#clock });
   }
 
-  #streams({ limits }: ResolvedGatewayOptions, service: Service, { metadata }: UserTokens): StreamContext {
-    return { service, limits, events: this.events, leaving: this.#leaving.signal, metadata };
+  #breakerOf(route: CallingRoute): Breaker {
+    return (this.#breakers as Breakers).of(route);
+  }
+
+  #streams(
+    route: RpcRoute,
+    { limits }: ResolvedGatewayOptions,
+    service: Service,
+    { metadata }: UserTokens,
+  ): StreamContext {
+    return {
+      service,
+      limits,
+      metadata,
+      events: this.events,
+      clock: this.#clock,
+      leaving: this.#leaving.signal,
+      breaker: this.#breakerOf(route),
+    };
   }
 
   async #listen(options: ResolvedGatewayOptions): Promise<void> {
@@ -413,6 +459,7 @@ export class GatewayInstance implements Gateway {
     const document = () => openApiDocument(this.#generations.at(-1)?.routes ?? [], { title: this.name, server });
     const opened = await openAdmin(admin, { subject: this, events, pages: adminPages(document) });
     this.#opened.push(() => opened.close());
+    this.#opened.push(this.#metrics.observe(opened.meters));
     const tls = this.#identity as TlsHandle;
     this.#opened.push(observeTls({ service: this.name, tls, events, clock: this.#clock, meters: opened.meters }));
     this.#adminAddress = opened.address;
@@ -489,6 +536,10 @@ async function violationsOf({ parsed, table, cors, rateLimits }: Plan): Promise<
     if (typeof handler.check === 'function') found.push(...(await handler.check()));
   }
   return found;
+}
+
+function uncoveredViolations(hosts: readonly string[]): Violation[] {
+  return hosts.map((host) => violation('gateway-host-uncovered', 'gateway.hosts', `no certificate covers ${host}`));
 }
 
 /** In reverse order; empties the list. */

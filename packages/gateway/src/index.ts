@@ -7,6 +7,7 @@ export {
 } from './auth/client-certificate.js';
 export { allOf, anyOf } from './auth/combine.js';
 export { type CustomAuthentication, custom } from './auth/custom.js';
+export type { DpopNonceOptions } from './auth/dpop-nonces.js';
 export type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './auth/handler.js';
 export { type IntrospectionOptions, oauth2 } from './auth/introspection.js';
 export { jwt } from './auth/jwt.js';
@@ -34,6 +35,7 @@ export { type OpenApiOptions, openApiDocument } from './openapi/openapi-document
 export type { GatewayChanges, GatewayLimits, GatewayOptions } from './options.js';
 export { type Problem, ProblemError } from './problem.js';
 export type { CacheOptions } from './resilience/answer-cache.js';
+export type { BreakerOptions } from './resilience/breaker.js';
 export { type Explanation, explainRequest } from './routes/explain.js';
 export {
   type CommonRouteOptions,

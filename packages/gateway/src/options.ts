@@ -19,6 +19,7 @@ import { z } from 'zod';
 import type { CorsOptions } from './cors.js';
 import { trustedProxiesSchema } from './edge/client-address.js';
 import type { RateLimitOptions } from './limits/rate-limit.js';
+import { type BreakerOptions, breakerSchema, type ResolvedBreakerOptions } from './resilience/breaker.js';
 import type { Route } from './routes/route.js';
 
 /** What one gateway lets its clients take. Every limit is finite; leave a field out for its default. */
@@ -27,7 +28,7 @@ export interface GatewayLimits {
   readonly maxConnections?: number;
   /** Connections open at once from one address. Default 200. */
   readonly maxConnectionsPerAddress?: number;
-  /** Requests under way on one HTTP/2 connection (RFC 9113 section 5.1.2). Default 100. */
+  /** Requests under way on one connection: streams of HTTP/2 (RFC 9113 section 5.1.2), pipelined ones of HTTP/1.1. Default 100. */
   readonly maxStreamsPerConnection?: number;
   /** Requests under way in all; the next ones wait. Default 1,000. */
   readonly maxConcurrentRequests?: number;
@@ -49,7 +50,7 @@ export interface GatewayLimits {
   readonly handshakeTimeoutMs?: number;
   /** Time for the header section of a request, ms. Default 5,000. */
   readonly headersTimeoutMs?: number;
-  /** Time for the body of a request, ms. Default 10,000. */
+  /** Time for the body of a request, ms; a stream of messages has the limits of streams. Default 10,000. */
   readonly bodyTimeoutMs?: number;
   /** Time a service has to answer, ms. Default 15,000. */
   readonly upstreamTimeoutMs?: number;
@@ -61,7 +62,7 @@ export interface GatewayLimits {
   readonly maxStreamBytes?: number;
   /** Time for a stream as a whole, ms. Default 1 hour. */
   readonly streamTimeoutMs?: number;
-  /** How long the client of a stream may take nothing, or send nothing of a body, ms. Default 30,000. */
+  /** How long the client of a stream may take nothing, or send no whole message, ms. Default 30,000. */
   readonly streamIdleTimeoutMs?: number;
   /** How often a silent event stream or WebSocket shows that it is alive, ms. Default 15,000. */
   readonly heartbeatMs?: number;
@@ -95,6 +96,8 @@ export interface GatewayOptions {
   readonly limits?: GatewayLimits;
   /** Quotas of requests. Left out: none. */
   readonly rateLimit?: readonly RateLimitOptions[];
+  /** When a service gets no calls for a while. Left out: its defaults; there is always one. */
+  readonly breaker?: BreakerOptions;
   /** Health, readiness, metrics and the description of the routes, in clear text for this machine alone. Left out: nowhere. */
   readonly admin?: AdminOptions;
   readonly drain?: {
@@ -126,6 +129,7 @@ export interface ResolvedGatewayOptions {
   readonly userClaims: readonly string[];
   readonly trustedProxies: readonly string[];
   readonly limits: ResolvedLimits;
+  readonly breaker: ResolvedBreakerOptions;
   readonly admin: ResolvedAdminOptions | undefined;
   readonly drain: { readonly spreadMs: number; readonly graceMs: number };
 }
@@ -185,6 +189,7 @@ const schema = z.strictObject({
   limits: limitsSchema.prefault({}),
   // Checked by itself, together with what the routes say about it.
   rateLimit: z.unknown().optional(),
+  breaker: breakerSchema.prefault({}),
   admin: adminSchema.optional(),
   drain: z
     .strictObject({

@@ -14,6 +14,8 @@ const contracts = join(root, 'test/dist/support/gateway/world.js');
 const line = (path: string) =>
   `  - { route: GET ${path}, contract: "${contracts}#Orders.get", service: orders, public: true }\n`;
 
+const QUOTA = 1_000_000;
+
 /** A world whose gateway comes from `gateway.yaml`, and what writes the routes at the end of the file. */
 async function fileWorld(folder: TemporaryFolder, routes: string) {
   const file = join(folder.path, 'gateway.yaml');
@@ -24,7 +26,9 @@ async function fileWorld(folder: TemporaryFolder, routes: string) {
       const { cert, key, ca } = identity;
       head = `version: 1\nlisten: 127.0.0.1:0\ndrain: { spreadMs: 0 }\nregistry: { mesh: {} }
 tls: ${JSON.stringify({ certificates: options.tls.certificates })}
-identity: ${JSON.stringify({ cert, key, ca })}\nroutes:\n`;
+identity: ${JSON.stringify({ cert, key, ca })}
+rateLimit: [{ name: all, by: address, limit: ${QUOTA}, windowMs: 600000, everywhere: true }]
+routes:\n`;
       write(routes);
       return loadGateway(file, { registries: { mesh: () => options.registry }, pollMs: 50, logger: silentLogger });
     },
@@ -33,7 +37,7 @@ identity: ${JSON.stringify({ cert, key, ca })}\nroutes:\n`;
 }
 
 describe('a gateway from a file', () => {
-  it('follows the file under load without a failed request', async () => {
+  it('follows the file under load without a failed request, and goes on counting against quotas', async () => {
     using folder = temporaryFolder();
     const { world, write, file } = await fileWorld(folder, line('/v1/orders/:id'));
     await using _ = world;
@@ -49,6 +53,8 @@ describe('a gateway from a file', () => {
     assert.deepEqual(busy.outcome.failed, []);
     assert.ok(busy.outcome.answered > 20);
     assert.equal((await world.ask('GET', '/v2/orders/7')).status, 404);
+    const { headers } = await world.ask('GET', '/v5/orders/7');
+    assert.match(String(headers.ratelimit), new RegExp(`;r=${QUOTA - busy.outcome.answered - 5};`));
     assert.deepEqual(
       world.events('config-reloaded').map(({ file, routes }) => ({ file, routes })),
       Array.from({ length: 4 }, () => ({ file, routes: 2 })),

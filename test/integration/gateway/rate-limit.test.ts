@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { createServer, type TLSSocket } from 'node:tls';
 import { secret } from '@sallyport/core';
 import { type RateLimitOptions, redis } from '@sallyport/gateway';
 import { eventually } from '../../support/eventually.js';
 import { type GatewayWorld, gatewayWorld } from '../../support/gateway/world.js';
+import { FaultProxy } from '../../support/servers/fault-proxy.js';
 import { requireServers } from '../../support/servers/programs.js';
 import { type RedisServer, startRedis } from '../../support/servers/redis-server.js';
 
@@ -86,6 +90,57 @@ describe('a quota that gateways share in Redis', function () {
       assert.equal((await world.ask('GET', '/v1/orders/7')).headers.ratelimit, '"shared";r=4;t=60');
     });
   }
+
+  for (const mode of ['allow', 'refuse'] as const) {
+    it(`T60 ${mode === 'allow' ? 'lets requests through' : 'refuses requests'} within its time while Redis hangs, and counts again when it answers`, async () => {
+      await using proxy = await FaultProxy.start(server.url);
+      const url = proxy.address.replace('https:', 'rediss:');
+      await using world = await gatewayWorld({
+        rateLimit: quota(mode, { url, timeoutMs: 200, connectTimeoutMs: 500 }),
+      });
+      assert.equal(await status(world), 200);
+      const expected = mode === 'allow' ? [200, undefined] : [503, 'rate-limit-unavailable'];
+
+      proxy.stall();
+      for (let round = 0; round < 3; round++) {
+        const begunAt = performance.now();
+        const answers = await Promise.all(Array.from({ length: 10 }, () => world.ask('GET', '/v1/orders/7')));
+        const elapsedMs = performance.now() - begunAt;
+
+        for (const { status, code } of answers) assert.deepEqual([status, code], expected);
+        assert.ok(elapsedMs < 2000, `${elapsedMs} ms`);
+      }
+      assert.equal(world.events('rate-limit-store-state').at(-1)?.state, 'down');
+
+      proxy.resume();
+      await eventually(async () => assert.ok((await world.ask('GET', '/v1/orders/7')).headers.ratelimit));
+    });
+  }
+
+  it('T60 does not keep a gateway from starting, or a request from its answer, while it takes connections and says nothing', async () => {
+    const silent = createServer({ cert: readFileSync(server.cert), key: readFileSync(server.key) }, (socket) => {
+      socket.on('error', () => {});
+      socket.resume();
+      silentSockets.push(socket);
+    });
+    const silentSockets: TLSSocket[] = [];
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+    const url = `rediss://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+    try {
+      await using world = await gatewayWorld({
+        rateLimit: quota('refuse', { url, timeoutMs: 200, connectTimeoutMs: 500 }),
+      });
+      const begunAt = performance.now();
+      for (let i = 0; i < 5; i++) assert.equal(await status(world), 503);
+
+      assert.ok(silentSockets.length > 0);
+      assert.ok(performance.now() - begunAt < 5000);
+      assert.equal(world.events('rate-limit-store-state').at(-1)?.state, 'down');
+    } finally {
+      for (const socket of silentSockets) socket.destroy();
+      silent.close();
+    }
+  });
 
   it('does not keep a gateway from starting while it is down', async () => {
     await server.process.kill();

@@ -1,30 +1,18 @@
 import { existsSync, mkdirSync } from 'node:fs';
-import { createConnection } from 'node:net';
 import { join } from 'node:path';
+import { isListening } from '../free-port.js';
 import { temporaryFolder } from '../temporary-folder.js';
 import { freePorts } from './ports.js';
+import type { ReverseProxy, ReverseProxyOptions } from './reverse-proxy.js';
 import { ServerProcess } from './server-process.js';
 
-export interface Nginx extends AsyncDisposable {
-  readonly port: number;
-}
-
-export interface NginxOptions {
-  /** Port of the gateway on this machine. */
-  readonly upstreamPort: number;
-  /** PEM file that signs the gateway's certificate. */
-  readonly ca: string;
-  /** The name it is asked for, and must show. */
-  readonly host: string;
-}
-
 /** nginx in plain text in front of an HTTPS server, with connections that it keeps and shares between clients. */
-export function startNginx({ upstreamPort, ca, host }: NginxOptions): Promise<Nginx> {
+export function startNginx({ upstreamPort, ca, host }: ReverseProxyOptions): Promise<ReverseProxy> {
   return runNginx(
-    (port) => `
+    (port, http2Port) => `
       upstream gateway { server 127.0.0.1:${upstreamPort}; keepalive 1; }
       server {
-        listen 127.0.0.1:${port};
+        listen 127.0.0.1:${port}; listen 127.0.0.1:${http2Port} http2;
         location / {
           proxy_pass https://gateway; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off;
           proxy_set_header Host ${host}; proxy_set_header Connection ""; proxy_set_header X-Forwarded-For $remote_addr;
@@ -35,10 +23,10 @@ export function startNginx({ upstreamPort, ca, host }: NginxOptions): Promise<Ng
   );
 }
 
-/** nginx with what belongs into the `http` block; it listens on the port that `http` is given. */
-export async function runNginx(http: (port: number) => string): Promise<Nginx> {
+/** nginx with what belongs into the `http` block; it listens on the ports that `http` is given, the first at least. */
+export async function runNginx(http: (port: number, http2Port: number) => string): Promise<ReverseProxy> {
   const folder = temporaryFolder();
-  const [port = 0] = await freePorts(1);
+  const [port = 0, http2Port = 0] = await freePorts(2);
   for (const name of ['body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']) mkdirSync(join(folder.path, name));
   const at = (name: string) => join(folder.path, name);
   const configuration = `
@@ -47,7 +35,7 @@ export async function runNginx(http: (port: number) => string): Promise<Nginx> {
     http {
       access_log off; client_body_temp_path ${at('body')}; proxy_temp_path ${at('proxy')};
       fastcgi_temp_path ${at('fastcgi')}; uwsgi_temp_path ${at('uwsgi')}; scgi_temp_path ${at('scgi')};
-      ${http(port)}
+      ${http(port, http2Port)}
     }`;
   const process = new ServerProcess({
     program: 'nginx',
@@ -66,15 +54,5 @@ export async function runNginx(http: (port: number) => string): Promise<Nginx> {
     await stop();
     throw error;
   }
-  return { port, [Symbol.asyncDispose]: stop };
-}
-
-function isListening(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = createConnection(port, '127.0.0.1', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on('error', () => resolve(false));
-  });
+  return { port, http2Port, [Symbol.asyncDispose]: stop };
 }

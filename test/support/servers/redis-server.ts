@@ -10,7 +10,9 @@ import { ServerProcess } from './server-process.js';
 /** Redis as it should be run: TLS alone, nobody without a password, and for the gateway a user who may count and no more. */
 export interface RedisServer extends AsyncDisposable {
   readonly url: string;
-  /** PEM file. */
+  /** PEM files, of the server's certificate and of what signed it. */
+  readonly cert: string;
+  readonly key: string;
   readonly ca: string;
   readonly username: string;
   readonly password: string;
@@ -63,6 +65,8 @@ export async function startRedis(): Promise<RedisServer> {
   }
   return {
     url: `rediss://127.0.0.1:${port}`,
+    cert: files.cert,
+    key: files.key,
     ca: files.ca,
     username: 'gateway',
     password,

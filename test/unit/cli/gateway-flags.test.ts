@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
+import { chmodSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { type InsecureConfigurationError, silentLogger, type ViolationId } from '@sallyport/core';
+import { loadGateway } from '@sallyport/gateway';
 import { createAuthority } from '@sallyport/pki';
+import { consul } from '@sallyport/registry-consul';
 import { runCli } from '../../support/cli.js';
 import { type TemporaryFolder, temporaryFolder } from '../../support/temporary-folder.js';
 
@@ -82,6 +86,112 @@ describe('sallyport gateway', () => {
     }
     assert.doesNotMatch(error, /hunter2/);
   });
+
+  const refusals: [string, ViolationId[], (at: Place) => string][] = [
+    [
+      'a host that no certificate covers',
+      ['gateway-host-uncovered'],
+      (at) => at.write('bad.yaml', (text) => `${text}hosts: [shop.example, admin.example]\n`),
+    ],
+    [
+      'a key that is not there',
+      ['tls-file-unreadable'],
+      (at) => {
+        rmSync(at.key);
+        return at.file;
+      },
+    ],
+    [
+      'a key that others may read',
+      ['tls-key-exposed'],
+      (at) => {
+        chmodSync(at.key, 0o644);
+        return at.file;
+      },
+    ],
+    [
+      'the key of another certificate',
+      ['tls-key-mismatch'],
+      (at) => at.write('bad.yaml', (text) => text.replace('./web/tls.key', './own/tls.key')),
+    ],
+    [
+      'a passphrase that is nowhere',
+      ['secret-unavailable'],
+      (at) =>
+        at.write('bad.yaml', (text) =>
+          text.replace('key: ./web/tls.key', 'key: ./web/tls.key, passphrase: env:SALLYPORT_TEST_MISSING'),
+        ),
+    ],
+    [
+      'a password of its store that is nowhere',
+      ['secret-unavailable'],
+      (at) =>
+        at.write(
+          'bad.yaml',
+          (text) => `${text}stores:
+  counts: { redis: { url: "rediss://127.0.0.1:1", ca: ./own/bundle.pem, password: env:SALLYPORT_TEST_MISSING } }
+rateLimit: [{ name: all, by: address, limit: 9, windowMs: 1000, everywhere: true, store: counts, onStoreFailure: allow }]
+`,
+        ),
+    ],
+    [
+      'a token of its registry that is nowhere',
+      ['secret-unavailable'],
+      (at) =>
+        at.write('bad.yaml', (text) =>
+          text.replace(
+            'local: { directory: ./registry }',
+            'consul: { address: "https://127.0.0.1:1", secure: true, token: env:SALLYPORT_TEST_MISSING }',
+          ),
+        ),
+    ],
+    [
+      'a secret of its login that is nowhere',
+      ['auth-source-unavailable', 'secret-unavailable'],
+      (at) =>
+        at.write('bad.yaml', (text) =>
+          text.replace('public: true', 'auth: people').replace(
+            'routes:',
+            `  people:
+    login:
+      issuer: https://127.0.0.1:1
+      clientId: shop
+      clientSecret: env:SALLYPORT_TEST_MISSING
+      redirectUri: https://shop.example/login/callback
+routes:`,
+          ),
+        ),
+    ],
+    [
+      'a name of a service that cannot be one',
+      ['option-invalid'],
+      (at) => at.write('bad.yaml', (text) => text.replace('service: news', 'service: "../news"')),
+    ],
+    [
+      'two routes for the same requests, one of them by way of GET',
+      ['route-conflict'],
+      (at) => at.write('bad.yaml', (text) => `${text}${text.slice(text.lastIndexOf('  - ')).replace('GET', 'HEAD')}`),
+    ],
+  ];
+  for (const [what, ids, write] of refusals) {
+    it(`finds ${what} before the start does, and no other fault`, async () => {
+      using at = await place();
+      const file = write(at);
+
+      const { code, error } = await run('gateway', 'check', '--config', file);
+
+      assert.equal(code, 1);
+      const found = [...error.matchAll(/^ {2}\[\w+\] (\S+) at /gm)].map(([, id]) => id);
+      assert.deepEqual(found.sort(), ids, error);
+      await assert.rejects(
+        loadGateway(file, { registries: { consul }, logger: silentLogger }).then((door) => door.start()),
+        ({ violations }: InsecureConfigurationError) => {
+          assert.deepEqual(violations.map(({ id }) => id).sort(), ids);
+          return true;
+        },
+      );
+    });
+  }
 
   it('lists what can be reached, and by whom', async () => {
     using at = await place();

@@ -67,6 +67,8 @@ export interface EventMap {
   'user-refused': { peer: string; method: string; detail: string };
   /** What counts requests for several gateways has gone, or has come back. */
   'rate-limit-store-state': { store: string; state: 'up' | 'down'; detail: string };
+  /** A service behind the gateway gets no calls for a while (`open`), or gets them again. */
+  'breaker-state': { upstream: string; state: 'open' | 'closed'; detail: string };
   // Certificates and rules
   rotated: { identity: string; serial: string; notAfter: number; generation: number };
   'rotation-failed': { detail: string };

@@ -24,6 +24,7 @@ const levels: Readonly<Record<EventType, LogLevel>> = {
   'auth-source-state': 'warn',
   'user-refused': 'warn',
   'rate-limit-store-state': 'warn',
+  'breaker-state': 'warn',
   rotated: 'info',
   'rotation-failed': 'error',
   expiring: 'warn',
@@ -59,5 +60,6 @@ export function levelOf(event: SallyportEvent): LogLevel {
   if (event.type === 'revocation-stale' && event.remainingMs === 0) return 'error';
   if ((event.type === 'registry-state' || event.type === 'auth-source-state') && event.state === 'fresh') return 'info';
   if (event.type === 'rate-limit-store-state' && event.state === 'up') return 'info';
+  if (event.type === 'breaker-state' && event.state === 'closed') return 'info';
   return levels[event.type];
 }

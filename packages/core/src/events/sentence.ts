@@ -39,6 +39,10 @@ function sentence(event: SallyportEvent): string {
       return `refused the user that ${event.peer} named for ${event.method}: ${event.detail}`;
     case 'rate-limit-store-state':
       return `${event.store} is ${event.state} for rate limits: ${event.detail}`;
+    case 'breaker-state':
+      return event.state === 'open'
+        ? `left ${event.upstream} alone for a while: ${event.detail}`
+        : `calls ${event.upstream} again: ${event.detail}`;
     case 'rotated':
       return `rotated to certificate ${event.serial} of ${event.identity}, valid until ${new Date(event.notAfter).toISOString()}`;
     case 'rotation-failed':

@@ -60,12 +60,12 @@ const NEVER_HOP_BY_HOP = new Set([
 export function readHeaders(raw: readonly string[]): Readonly<Record<string, string>> {
   const seen: Record<string, string> = Object.create(null);
   for (let i = 0; i < raw.length; i += 2) {
-    const name = (raw[i] as string).toLowerCase();
+    const { name, isSingle } = headerName(raw[i] as string);
     if (name.charCodeAt(0) === 0x3a /* : */) continue;
     const value = raw[i + 1] as string;
     const before = seen[name];
     if (before === undefined) seen[name] = value;
-    else if (SINGLE.has(name))
+    else if (isSingle)
       throw new MalformedRequest('header-repeated', `the header ${name} stands more than once`);
     else seen[name] = `${before}${name === 'cookie' ? '; ' : ', '}${value}`;
   }
@@ -85,15 +85,42 @@ export function namedByConnection(connection: string | undefined): readonly stri
   return names;
 }
 
-/** Whether a header belongs to one connection; `name` is in lower case. */
-export function isHopByHop(name: string): boolean {
-  return HOP_BY_HOP.has(name);
+/** What is known of a header by its name alone. */
+export interface HeaderName {
+  /** In lower case. */
+  readonly name: string;
+  /** It may stand once. */
+  readonly isSingle: boolean;
+  /** It belongs to one connection (RFC 9110 section 7.6.1). */
+  readonly isHopByHop: boolean;
+  /**
+   * It tells who somebody is, or asks for another method or path than the request line. To CGI and to many frameworks `-`, `_` and
+   * other marks are one letter, so they are here.
+   */
+  readonly isClaim: boolean;
 }
 
-/**
- * Whether a header tells who somebody is, or asks for another method or path than the request line; `name` is in lower case. To CGI
- * and to many frameworks `-`, `_` and other marks are one letter, so they are here.
- */
+const names = new Map<string, HeaderName>();
+const MAX_REMEMBERED = 512;
+const MAX_REMEMBERED_LENGTH = 64;
+
+/** Names repeat from request to request. They are the client's choice: a bounded number of them is remembered. */
+export function headerName(raw: string): HeaderName {
+  const known = names.get(raw);
+  if (known) return known;
+  const name = raw.toLowerCase();
+  const isClaim = CLAIM.test(name) || (/[^a-z0-9-]/.test(name) && CLAIM.test(name.replaceAll(/[^a-z0-9-]/g, '-')));
+  const found = { name, isSingle: SINGLE.has(name), isHopByHop: HOP_BY_HOP.has(name), isClaim };
+  if (names.size < MAX_REMEMBERED && raw.length <= MAX_REMEMBERED_LENGTH) names.set(raw, found);
+  return found;
+}
+
+/** Whether a header belongs to one connection. */
+export function isHopByHop(name: string): boolean {
+  return headerName(name).isHopByHop;
+}
+
+/** Whether a header tells who somebody is, or asks for another method or path than the request line. */
 export function isClaim(name: string): boolean {
-  return CLAIM.test(name) || (/[^a-z0-9-]/.test(name) && CLAIM.test(name.replaceAll(/[^a-z0-9-]/g, '-')));
+  return headerName(name).isClaim;
 }

@@ -1,6 +1,6 @@
 import { MAX_TIMER_MS } from '../clock.js';
 import type { AnyContract, Method } from '../contract/contract.js';
-import { CallError, UnprocessedCallError, UsageError } from '../errors.js';
+import { CallError, Status, UnprocessedCallError, UsageError } from '../errors.js';
 import type { ClientCall, ClientInterceptor } from '../transport/interceptors.js';
 import { MAX_METADATA_BYTES, Metadata } from '../transport/metadata.js';
 import type { ArrivingMessages, ClientStream, OutgoingCall } from '../transport/transport.js';
@@ -165,7 +165,7 @@ async function unary(
       return method.response.decode(result.message);
     } catch (error) {
       if (error instanceof CallError && error.metadata) call.options.onTrailers?.(error.metadata);
-      if (isRetry || !(error instanceof UnprocessedCallError)) throw error;
+      if (isRetry || !mayRepeat(error, call.options)) throw error;
       call.check();
       picked = caller.pickInstead(candidate);
     } finally {
@@ -173,6 +173,12 @@ async function unary(
       untie?.();
     }
   }
+}
+
+/** What nobody has looked at does no harm a second time; what may have been done, only where the caller says so. */
+function mayRepeat(error: unknown, { idempotent }: CallOptions): boolean {
+  if (error instanceof UnprocessedCallError) return true;
+  return idempotent === true && error instanceof CallError && error.code === Status.UNAVAILABLE;
 }
 
 /** The live connection to the picked instance; otherwise waits for one, but no longer than the caller does. */

@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream';
 import { type ConnectionOptions, checkServerIdentity, connect, type PeerCertificate, type TLSSocket } from 'node:tls';
 import { MAX_TIMER_MS, systemClock } from '../clock.js';
 import type { IdentityMatcher } from '../identity/matcher.js';
+import { SpiffeId } from '../identity/spiffe-id.js';
 import { clientTlsOptions, enrolmentTlsOptions, type TlsTrust } from './context.js';
 import { revocationProblem } from './revocation.js';
 import type { TlsHandle, TlsMaterial } from './source.js';
@@ -55,9 +56,20 @@ class AnonymousAgent extends Agent {
     return connect({
       ...(options as ConnectionOptions),
       ...enrolmentTlsOptions(this.#trust, this.#expect.trustDomain),
-      checkServerIdentity: (_host, certificate) => identityError({ raw: certificate.raw }, this.#expect, this.#trust),
+      checkServerIdentity: (_host, certificate) => {
+        const server = verifiedServer({ raw: certificate.raw }, this.#expect, this.#trust);
+        return server instanceof Error ? server : undefined;
+      },
     });
   }
+}
+
+/** Of open connections whose handshake went well. */
+const servers = new WeakMap<Socket, SpiffeId>();
+
+/** Who answers on a connection of an agent that expects somebody. Undefined before that is verified, and for other sockets. */
+export function httpsServerOf(socket: Socket): SpiffeId | undefined {
+  return servers.get(socket);
 }
 
 /** What a request has that is under way when a certificate of its connection is about to end. */
@@ -116,12 +128,14 @@ class FollowingAgent extends Agent {
   ): Error | undefined {
     const presented = presentedPeer(socket) ?? { raw: certificate.raw };
     const trustDomain = this.#trustDomain(material);
-    const stranger = this.#expect && identityError(presented, this.#expect, material);
+    const server = this.#expect && verifiedServer(presented, this.#expect, material);
+    const stranger = server instanceof Error ? server : undefined;
     const misnamed = this.#expect && !this.#alsoHostName ? undefined : checkServerIdentity(host, certificate);
     if (stranger ?? misnamed) return stranger ?? misnamed;
     // By the lists as they are now: they may have changed since the handshake began.
     const revocation = judgeRevocation(presented, trustDomain, this.#handle.current());
     if (!revocation.ok) return new ServerIdentityError(`the server was refused: ${revocation.detail}`);
+    if (server instanceof SpiffeId) servers.set(socket, server);
     this.#revocationKeys.set(socket, revocation.revocationKeys);
     this.#endInTime(socket, Math.min(material.notAfter, Date.parse(new X509Certificate(presented.raw).validTo)));
     return undefined;
@@ -164,9 +178,9 @@ export class ServerIdentityError extends Error {
   override readonly name = 'ServerIdentityError';
 }
 
-function identityError(presented: PresentedPeer, expect: IdentityMatcher, trust: TlsTrust): Error | undefined {
+function verifiedServer(presented: PresentedPeer, expect: IdentityMatcher, trust: TlsTrust): SpiffeId | Error {
   const verdict = verifyPeer({ ...presented, verifiedFor: expect.trustDomain }, trust);
   if (!verdict.ok) return new ServerIdentityError(`the server was refused: ${verdict.detail}`);
-  if (expect.matches(verdict.peer.spiffeId)) return undefined;
+  if (expect.matches(verdict.peer.spiffeId)) return verdict.peer.spiffeId;
   return new ServerIdentityError(`the server is ${verdict.peer.id}, expected ${expect.description}`);
 }

@@ -67,6 +67,8 @@ export interface WebTlsHandle {
 /** Certificates from files, several by SNI (RFC 6066 section 3), replaced without a restart; the last good ones stay. */
 export interface WebTls {
   check(): Promise<readonly Violation[]>;
+  /** Those of the host names that no certificate covers; all of them where `check` finds violations. Keeps nothing open. */
+  uncovered(hosts: readonly string[]): Promise<readonly string[]>;
   /** Throws InsecureConfigurationError where `check` finds violations. */
   open(context: { readonly events: EventSink; readonly clock: Clock }): Promise<WebTlsHandle>;
 }
@@ -124,6 +126,11 @@ class FileWebTls implements WebTls {
   async check(): Promise<readonly Violation[]> {
     if (this.#options === undefined) return this.#violations;
     return (await load(this.#options, this.#path, Date.now())).violations;
+  }
+
+  async uncovered(hosts: readonly string[]): Promise<readonly string[]> {
+    const loaded = this.#options && (await load(this.#options, this.#path, Date.now())).loaded;
+    return hosts.filter((host) => !loaded?.certificates.some(({ leaf }) => coversHost(leaf, host)));
   }
 
   async open({ events, clock }: { readonly events: EventSink; readonly clock: Clock }): Promise<WebTlsHandle> {
@@ -222,13 +229,16 @@ function contextOptions(
   { clientCa }: LoadedWebTls,
   { chain, key }: WebCertificate,
 ): SecureContextOptions {
+  const web = webContextOptions(minVersion);
+  // A resumed session shows no certificate, and nobody would look at the CA or the dates of the first one again.
+  const secureOptions = web.secureOptions | (clientCa === undefined ? 0 : constants.SSL_OP_NO_TICKET);
   return {
     cert: pemOf(chain),
     key: key.export({ type: 'pkcs8', format: 'pem' }).toString(),
-    ...webContextOptions(minVersion),
+    ...web,
+    secureOptions,
     honorCipherOrder: true,
-    // A resumed session shows no certificate, and nobody would look at the CA or the dates of the first one again.
-    ...(clientCa === undefined ? {} : { ca: pemOf(clientCa), secureOptions: constants.SSL_OP_NO_TICKET }),
+    ...(clientCa === undefined ? {} : { ca: pemOf(clientCa) }),
   };
 }
 

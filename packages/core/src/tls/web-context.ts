@@ -1,3 +1,4 @@
+import { constants } from 'node:crypto';
 import type { SecureContextOptions } from 'node:tls';
 import { keyExchangeGroups } from './context.js';
 
@@ -7,7 +8,9 @@ export type WebTlsVersion = 'TLSv1.2' | 'TLSv1.3';
  * How connections with those outside of the mesh are encrypted, on both sides: browsers and other clients of a public door,
  * issuers of tokens, stores. Between services nothing but TLS 1.3 exists, see context.ts.
  */
-export function webContextOptions(minVersion: WebTlsVersion): SecureContextOptions {
+export function webContextOptions(
+  minVersion: WebTlsVersion,
+): SecureContextOptions & { readonly secureOptions: number } {
   return {
     minVersion,
     maxVersion: 'TLSv1.3',
@@ -24,5 +27,7 @@ export function webContextOptions(minVersion: WebTlsVersion): SecureContextOptio
       'ECDHE-RSA-CHACHA20-POLY1305',
     ].join(':'),
     ecdhCurve: keyExchangeGroups(),
+    // TLS 1.2: a client could show another certificate in a second handshake, which Node verifies and then does not look at.
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
   };
 }

@@ -13,6 +13,8 @@ export const MAX_METADATA_BYTES = 48 * 1024;
  */
 export class Metadata {
   readonly #entries = new Map<string, MetadataValue[]>();
+  #byteLength: number | undefined;
+  #encoded: Uint8Array | undefined;
 
   static from(init: MetadataInit | undefined): Metadata {
     if (init instanceof Metadata) return init;
@@ -31,11 +33,20 @@ export class Metadata {
 
   /** Size of all keys and values as they travel: bytes in base64. */
   get byteLength(): number {
-    let bytes = 0;
-    for (const [key, value] of this) {
-      bytes += key.length + (typeof value === 'string' ? value.length : Math.ceil(value.length / 3) * 4);
-    }
-    return bytes;
+    this.#byteLength ??= sizeOf(this);
+    return this.#byteLength;
+  }
+
+  /**
+   * What `encode` makes of it, kept until it changes: the same metadata may go along with every call of a user. There is one
+   * place for it, so that whoever calls it has one `encode` only. Bytes can change unseen: with them it is made each time.
+   */
+  encodedBy(encode: (metadata: Metadata) => Uint8Array): Uint8Array {
+    const known = this.#encoded;
+    if (known) return known;
+    const encoded = encode(this);
+    if (!holdsBytes(this)) this.#encoded = encoded;
+    return encoded;
   }
 
   /** The first value of `key`, or undefined. */
@@ -55,6 +66,7 @@ export class Metadata {
   set(key: string, value: MetadataValue): this {
     const normal = checkedKey(key);
     this.#entries.set(normal, [checkedValue(normal, value)]);
+    this.#changed();
     return this;
   }
 
@@ -64,10 +76,12 @@ export class Metadata {
     const values = this.#entries.get(normal);
     if (values) values.push(checked);
     else this.#entries.set(normal, [checked]);
+    this.#changed();
     return this;
   }
 
   delete(key: string): boolean {
+    this.#changed();
     return this.#entries.delete(key.toLowerCase());
   }
 
@@ -78,6 +92,24 @@ export class Metadata {
   [Symbol.iterator](): IterableIterator<[string, MetadataValue]> {
     return this.entries();
   }
+
+  #changed(): void {
+    this.#byteLength = undefined;
+    this.#encoded = undefined;
+  }
+}
+
+function sizeOf(metadata: Metadata): number {
+  let bytes = 0;
+  for (const [key, value] of metadata) {
+    bytes += key.length + (typeof value === 'string' ? value.length : Math.ceil(value.length / 3) * 4);
+  }
+  return bytes;
+}
+
+function holdsBytes(metadata: Metadata): boolean {
+  for (const [, value] of metadata) if (typeof value !== 'string') return true;
+  return false;
 }
 
 export type MetadataInit = Metadata | Readonly<Record<string, MetadataValue | readonly MetadataValue[]>>;

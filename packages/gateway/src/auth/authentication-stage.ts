@@ -1,4 +1,4 @@
-import type { Stage } from '../exchange.js';
+import type { Exchange, Stage } from '../exchange.js';
 import { ProblemError } from '../problem.js';
 import type { Route, RouteAccess } from '../routes/route.js';
 import type { AuthContext, Authenticator, AuthHandler, AuthResult, Principal } from './handler.js';
@@ -71,14 +71,19 @@ export function distinctHandlers(routes: readonly Route[]): AuthHandler[] {
 }
 
 function authentication(authenticator: Authenticator, { scopes = [], permit }: RouteAccess): Stage {
-  return async (exchange) => {
-    const result = await authenticator.authenticate(exchange.request);
+  const admit = (exchange: Exchange, result: AuthResult): void => {
     if (result.outcome !== 'authenticated') throw refusal(result, authenticator.challenges);
-    const { principal } = result;
+    const { principal, headers } = result;
+    if (headers) Object.assign(exchange.answerHeaders, headers);
     exchange.principal = principal;
     const missing = scopes.filter((scope) => !principal.scopes.has(scope));
     if (missing.length > 0) throw scopeMissing(scopes, missing, authenticator.challenges);
     if (permit && !permit(principal, exchange.request)) throw notPermitted(principal);
+  };
+  return (exchange) => {
+    const result = authenticator.authenticate(exchange.request);
+    if ('outcome' in result) return admit(exchange, result);
+    return result.then((settled) => admit(exchange, settled));
   };
 }
 
@@ -106,7 +111,8 @@ function refusal(
   }
   if (status === 400)
     return new ProblemError({ status, code: 'credential-malformed', title: 'The credential is malformed' }, { reason });
-  const headers = { 'www-authenticate': challenges.map((challenge) => withError(challenge, error ?? 'invalid_token')) };
+  const named = (result.challenges ?? challenges).map((challenge) => withError(challenge, error ?? 'invalid_token'));
+  const headers = { 'www-authenticate': named, ...result.headers };
   return new ProblemError(
     { status: 401, code: 'credential-invalid', title: 'The credential is not valid', headers },
     { reason },

@@ -27,15 +27,17 @@ export function anyOf(...handlers: readonly AuthHandler[]): AuthHandler {
 export function allOf(...handlers: readonly AuthHandler[]): AuthHandler {
   return new Combination('allOf', handlers, async (authenticators, request) => {
     let first: Principal | undefined;
+    const headers: Record<string, string> = {};
     let expiresAt = Number.POSITIVE_INFINITY;
     for (const authenticator of authenticators) {
       const result = await authenticator.authenticate(request);
       if (result.outcome !== 'authenticated') return result;
       first ??= result.principal;
+      Object.assign(headers, result.headers);
       expiresAt = Math.min(expiresAt, result.principal.expiresAt);
     }
     // Nobody asked is nobody proven.
-    return first ? { outcome: 'authenticated', principal: { ...first, expiresAt } } : { outcome: 'absent' };
+    return first ? { outcome: 'authenticated', principal: { ...first, expiresAt }, headers } : { outcome: 'absent' };
   });
 }
 

@@ -3,6 +3,7 @@ import type { Clock } from '@sallyport/core/spi';
 import { calculateJwkThumbprint, EmbeddedJWK, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose';
 import type { EdgeRequest } from '../edge-request.js';
 import type { Confirmation } from './confirmation.js';
+import type { DpopNonces } from './dpop-nonces.js';
 import { judgeKey, KeySetError } from './key-set.js';
 
 /** Of proofs. Asymmetric ones alone: the key stands in the proof for everybody to read. */
@@ -23,24 +24,30 @@ const MAX_REMEMBERED = 200_000;
 const seen = new Map<string, number>();
 
 export interface ProofProblem {
-  readonly status: 400 | 401 | 503;
+  readonly status: 401 | 503;
   readonly reason: string;
+  /** RFC 9449 sections 7.1 and 9. */
+  readonly error: 'invalid_dpop_proof' | 'use_dpop_nonce';
+}
+
+/** A proof that is good. `nonceIsLate`: the next one should hold another nonce. */
+export interface GoodProof {
+  readonly nonceIsLate: boolean;
 }
 
 /** Judges proofs of possession (RFC 9449 section 4.3), each of which is good for one request. */
 export class DpopProofs {
   readonly #clock: Clock;
+  readonly #nonces: DpopNonces | undefined;
 
-  constructor(clock: Clock) {
+  /** With `nonces` a proof must hold one. */
+  constructor(clock: Clock, nonces?: DpopNonces) {
     this.#clock = clock;
+    this.#nonces = nonces;
   }
 
-  /** Undefined when the request proves that it comes from whom the token was issued to. */
-  async problemOf(
-    request: EdgeRequest,
-    token: string,
-    { thumbprint }: Confirmation,
-  ): Promise<ProofProblem | undefined> {
+  /** Whether the request proves that it comes from whom the token was issued to. */
+  async judge(request: EdgeRequest, token: string, { thumbprint }: Confirmation): Promise<ProofProblem | GoodProof> {
     const proof = request.headers.dpop;
     if (proof === undefined) return wrong('the token is bound to a key, and there is no proof of it');
     if (proof.length > MAX_PROOF_BYTES) return wrong('the proof is too long');
@@ -54,7 +61,12 @@ export class DpopProofs {
       if ((await calculateJwkThumbprint(protectedHeader.jwk ?? {}, 'sha256')) !== thumbprint) {
         return wrong('the proof is of another key than the token is bound to');
       }
-      return this.#claimsProblem(request, token, payload) ?? this.#replayProblem(thumbprint, payload);
+      const nonce = this.#nonces?.judge(payload.nonce);
+      return (
+        this.#claimsProblem(request, token, payload) ??
+        (this.#nonces && nonce === undefined ? withoutNonce(payload) : undefined) ??
+        this.#replayProblem(thumbprint, payload) ?? { nonceIsLate: nonce === 'late' }
+      );
     } catch (error) {
       if (error instanceof errors.JOSEError) return wrong(`the proof is not valid: ${error.code}`);
       if (error instanceof KeySetError) return wrong(`the key of the proof cannot be used: ${error.message}`);
@@ -84,7 +96,9 @@ export class DpopProofs {
     }
     const id = createHash('sha256').update(`${thumbprint} ${jti}`).digest('base64url');
     if (seen.has(id)) return wrong('the proof was used before');
-    if (seen.size >= MAX_REMEMBERED) return { status: 503, reason: 'more proofs came than can be remembered' };
+    if (seen.size >= MAX_REMEMBERED) {
+      return { status: 503, reason: 'more proofs came than can be remembered', error: 'invalid_dpop_proof' };
+    }
     seen.set(id, now + MAX_AGE_MS + MAX_AHEAD_MS);
     return undefined;
   }
@@ -107,5 +121,11 @@ function addressOf(text: unknown): string | undefined {
 }
 
 function wrong(reason: string): ProofProblem {
-  return { status: 401, reason };
+  return { status: 401, reason, error: 'invalid_dpop_proof' };
+}
+
+function withoutNonce({ nonce }: JWTPayload): ProofProblem {
+  const reason =
+    nonce === undefined ? 'the proof holds no nonce' : 'the nonce of the proof is none of ours, or too old';
+  return { status: 401, reason, error: 'use_dpop_nonce' };
 }

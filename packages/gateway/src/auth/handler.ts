@@ -17,7 +17,12 @@ export interface Principal {
 }
 
 export type AuthResult =
-  | { readonly outcome: 'authenticated'; readonly principal: Principal }
+  | {
+      readonly outcome: 'authenticated';
+      readonly principal: Principal;
+      /** Stand on the answer. Lower-case names. */
+      readonly headers?: Readonly<Record<string, string>>;
+    }
   /** The request holds no credential of this kind: another handler of an `anyOf` may have more luck. */
   | { readonly outcome: 'absent' }
   /** There is a credential, and it is not good. `reason` goes to the events, not to the client. */
@@ -28,6 +33,10 @@ export type AuthResult =
       /** `error` of RFC 6750 section 3.1, e.g. `invalid_token`; stands in the challenge. */
       readonly error?: string;
       readonly reason: string;
+      /** In place of those of the handler, where the way it was presented is clear. */
+      readonly challenges?: readonly string[];
+      /** Stand on the answer. Lower-case names. */
+      readonly headers?: Readonly<Record<string, string>>;
     };
 
 export interface AuthContext {
@@ -37,7 +46,8 @@ export interface AuthContext {
 
 /** The open handler: may hold key sets, caches and connections. */
 export interface Authenticator {
-  authenticate(request: EdgeRequest): Promise<AuthResult>;
+  /** At once where nobody has to be asked: most requests come with what is known already. */
+  authenticate(request: EdgeRequest): Promise<AuthResult> | AuthResult;
   /** For `WWW-Authenticate` (RFC 9110 section 11.6.1): `Bearer`, `DPoP algs="ES256"`. */
   readonly challenges: readonly string[];
   /** Releases everything; twice is harmless. */

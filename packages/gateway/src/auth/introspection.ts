@@ -12,6 +12,7 @@ import {
 } from '@sallyport/core/spi';
 import { z } from 'zod';
 import { confirmationOf } from './confirmation.js';
+import { type DpopNonceOptions, DpopNonces, dpopNonceSchema, nonceViolations } from './dpop-nonces.js';
 import type { AuthContext, Authenticator, AuthHandler } from './handler.js';
 import { type HttpsJson, HttpsJsonError } from './https-json.js';
 import { addressViolations } from './jwt-options.js';
@@ -41,6 +42,8 @@ export interface IntrospectionOptions {
   readonly ca?: string;
   /** Takes only tokens bound to the client's certificate (RFC 8705) or key (RFC 9449). Left out: also unbound ones. */
   readonly binding?: TokenBinding;
+  /** Proofs of possession must hold a nonce of the gateway's (RFC 9449 section 9). Left out: they need none. */
+  readonly dpopNonce?: DpopNonceOptions;
   /** How long an answer is believed, never past the end of the token, ms: so long a withdrawn token works. Default 10,000. */
   readonly cacheMs?: number;
   /** Default 10,000. */
@@ -72,6 +75,7 @@ const schema = z.strictObject({
   audience: z.union([text.transform((one) => [one]), z.array(text).min(1)]).optional(),
   ca: text.optional(),
   binding: z.enum(['certificate', 'dpop']).optional(),
+  dpopNonce: dpopNonceSchema.optional(),
   cacheMs: durationMs({ max: 60_000 }).default(10_000),
   maxCachedTokens: limit({ max: 1_000_000 }).default(10_000),
   maxConcurrent: limit({ max: 1000 }).default(64),
@@ -98,7 +102,10 @@ class IntrospectionHandler implements AuthHandler {
   async check(): Promise<readonly Violation[]> {
     const { value, violations } = this.#parsed;
     if (!value) return violations;
-    const found = await value.clientSecret.check('introspection.clientSecret');
+    const found = [
+      ...(await value.clientSecret.check('introspection.clientSecret')),
+      ...(await nonceViolations(value.dpopNonce, 'introspection')),
+    ];
     try {
       (await httpsFor(value.ca, value.timeoutMs, 'introspection.ca')).close();
       return found;
@@ -115,7 +122,8 @@ class IntrospectionHandler implements AuthHandler {
     const https = await httpsFor(value.ca, value.timeoutMs, 'introspection.ca');
     const { binding, cacheMs, maxCachedTokens } = value;
     const judge = new IntrospectionJudge(value, https, clock, events);
-    return new TokenAuthenticator(judge, { binding, cacheMs, maxCachedTokens, clock });
+    const nonces = await DpopNonces.open(value.dpopNonce, clock);
+    return new TokenAuthenticator(judge, { binding, nonces, cacheMs, maxCachedTokens, clock });
   }
 }
 

@@ -9,6 +9,7 @@ import {
   violation,
 } from '@sallyport/core/spi';
 import { z } from 'zod';
+import { type DpopNonceOptions, dpopNonceSchema, type ResolvedDpopNonceOptions } from './dpop-nonces.js';
 import type { TokenBinding } from './token-authenticator.js';
 
 /** RFC 7518 section 3.1 and RFC 8037; `none` does not exist here. */
@@ -55,6 +56,8 @@ export interface JwtOptions {
   readonly scopeClaim?: string;
   /** Takes only tokens bound to the client's certificate (RFC 8705) or key (RFC 9449). Left out: also unbound ones. */
   readonly binding?: TokenBinding;
+  /** Proofs of possession must hold a nonce of the gateway's (RFC 9449 section 9). Left out: they need none. */
+  readonly dpopNonce?: DpopNonceOptions;
   /** How long a verified token is remembered, never past its expiry, ms. Default and maximum 60,000. */
   readonly cacheMs?: number;
   /** Default 10,000. */
@@ -87,6 +90,7 @@ const schema = z.strictObject({
   clockSkewMs: z.number().int().min(0).max(300_000).default(5000),
   scopeClaim: text.default('scope'),
   binding: z.enum(['certificate', 'dpop']).optional(),
+  dpopNonce: dpopNonceSchema.optional(),
   cacheMs: durationMs({ max: 60_000 }).default(60_000),
   maxCachedTokens: limit({ max: 1_000_000 }).default(10_000),
   refreshMs: durationMs({ min: 1000, max: 24 * HOUR_MS }).default(300_000),
@@ -95,9 +99,10 @@ const schema = z.strictObject({
 });
 
 type Parsed = z.output<typeof schema>;
-export type ResolvedJwtOptions = Omit<Parsed, 'algorithms' | 'binding'> & {
+export type ResolvedJwtOptions = Omit<Parsed, 'algorithms' | 'binding' | 'dpopNonce'> & {
   readonly algorithms: readonly JwtAlgorithm[];
   readonly binding: TokenBinding | undefined;
+  readonly dpopNonce: ResolvedDpopNonceOptions | undefined;
 };
 export type ParsedJwtOptions = ParsedOptions<ResolvedJwtOptions>;
 
@@ -111,6 +116,7 @@ export function parseJwtOptions(options: unknown): ParsedJwtOptions {
     ...value,
     algorithms: value.algorithms ?? (value.secret ? ['HS256'] : ASYMMETRIC),
     binding: value.binding,
+    dpopNonce: value.dpopNonce,
   };
   const found = [...named, ...algorithmViolations(resolved), ...sourceViolations(resolved)];
   return { value: found.length > 0 ? undefined : Object.freeze(resolved), violations: found };

@@ -1,6 +1,7 @@
 import { type Clock, InsecureConfigurationError, systemClock, type Violation } from '@sallyport/core/spi';
 import { errors, type JWTHeaderParameters, type JWTPayload, jwtVerify } from 'jose';
 import { confirmationOf } from './confirmation.js';
+import { DpopNonces, nonceViolations } from './dpop-nonces.js';
 import type { AuthContext, Authenticator, AuthHandler } from './handler.js';
 import { openKeys } from './jwt-keys.js';
 import { type JwtOptions, type ParsedJwtOptions, parseJwtOptions, type ResolvedJwtOptions } from './jwt-options.js';
@@ -36,17 +37,21 @@ class JwtHandler implements AuthHandler {
     const { value, violations } = this.#parsed;
     if (!value) return violations;
     const keys = await openKeys(value, { clock: systemClock, events: { emit: () => {} } });
-    if (Array.isArray(keys)) return keys;
+    const found = await nonceViolations(value.dpopNonce, 'jwt');
+    if (Array.isArray(keys)) return [...keys, ...found];
     (keys as KeySource).close();
-    return [];
+    return found;
   }
 
   async open(context: AuthContext): Promise<Authenticator> {
     const { value, violations } = this.#parsed;
+    const nonceProblems = await nonceViolations(value?.dpopNonce, 'jwt');
+    if (nonceProblems.length > 0) throw new InsecureConfigurationError('jwt', nonceProblems);
+    const { clock } = context;
+    const nonces = await DpopNonces.open(value?.dpopNonce, clock);
     const keys = value ? await openKeys(value, context) : violations;
     if (!value || Array.isArray(keys)) throw new InsecureConfigurationError('jwt', keys as readonly Violation[]);
-    const { clock } = context;
-    return new TokenAuthenticator(new JwtJudge(value, keys as KeySource, clock), { ...value, clock });
+    return new TokenAuthenticator(new JwtJudge(value, keys as KeySource, clock), { ...value, nonces, clock });
   }
 }
 

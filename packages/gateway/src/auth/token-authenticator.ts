@@ -1,9 +1,10 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Clock } from '@sallyport/core/spi';
 import type { EdgeRequest } from '../edge-request.js';
 import { type Confirmation, certificateProblem } from './confirmation.js';
-import { tokenCredentialOf } from './credential.js';
+import { type TokenCredential, tokenCredentialOf } from './credential.js';
 import { DPOP_ALGORITHMS, DpopProofs } from './dpop.js';
+import type { DpopNonces } from './dpop-nonces.js';
 import type { Authenticator, AuthResult, Principal } from './handler.js';
 import { TokenCache } from './token-cache.js';
 
@@ -30,10 +31,16 @@ export type TokenBinding = 'certificate' | 'dpop';
 export interface TokenAuthenticatorOptions {
   /** Only tokens that are bound in this way are taken. Undefined: also those that are not bound. */
   readonly binding: TokenBinding | undefined;
+  /** Proofs of possession must hold one of these. Undefined: they need not. */
+  readonly nonces: DpopNonces | undefined;
   readonly cacheMs: number;
   readonly maxCachedTokens: number;
   readonly clock: Clock;
 }
+
+const DPOP_CHALLENGE = `DPoP algs="${DPOP_ALGORITHMS.join(' ')}"`;
+/** RFC 9449 section 8.1. */
+const NONCE_HEADER = 'dpop-nonce';
 
 /** Tokens in `Authorization`: each is judged once in a while, and whether this client may present it, every time. */
 export class TokenAuthenticator implements Authenticator {
@@ -48,17 +55,26 @@ export class TokenAuthenticator implements Authenticator {
     this.#judge = judge;
     this.#options = options;
     this.#cache = new TokenCache(options.maxCachedTokens);
-    this.#proofs = new DpopProofs(options.clock);
+    this.#proofs = new DpopProofs(options.clock, options.nonces);
     this.#generation = judge.generation;
-    this.challenges = [options.binding === 'dpop' ? `DPoP algs="${DPOP_ALGORITHMS.join(' ')}"` : 'Bearer'];
+    this.challenges = [options.binding === 'dpop' ? DPOP_CHALLENGE : 'Bearer'];
   }
 
-  async authenticate(request: EdgeRequest): Promise<AuthResult> {
+  authenticate(request: EdgeRequest): Promise<AuthResult> | AuthResult {
     const credential = tokenCredentialOf(request);
     if (credential === undefined) return { outcome: 'absent' };
     if (credential === 'malformed') return refused(400, 'Authorization holds no token', 'invalid_request');
-    const { scheme, token } = credential;
-    const verified = await this.#verified(token);
+    const verified = this.#verified(credential.token);
+    if (!(verified instanceof Promise)) return this.#presented(request, credential, verified);
+    return verified.then((judged) => this.#presented(request, credential, judged));
+  }
+
+  /** A token that is good may still not be this client's. */
+  #presented(
+    request: EdgeRequest,
+    { scheme, token }: TokenCredential,
+    verified: VerifiedToken | Refused,
+  ): Promise<AuthResult> | AuthResult {
     if ('outcome' in verified) return verified;
     const { binding } = this.#options;
     const { principal, confirmation } = verified;
@@ -73,11 +89,25 @@ export class TokenAuthenticator implements Authenticator {
       const problem = certificateProblem(request.clientCertificate, confirmation);
       if (problem !== undefined) return refused(401, problem);
     }
-    if (confirmation?.kind === 'dpop') {
-      const problem = await this.#proofs.problemOf(request, token, confirmation);
-      if (problem !== undefined) return refused(problem.status, problem.reason, 'invalid_dpop_proof');
+    return confirmation?.kind === 'dpop'
+      ? this.#proven(request, token, principal, confirmation)
+      : { outcome: 'authenticated', principal };
+  }
+
+  async #proven(
+    request: EdgeRequest,
+    token: string,
+    principal: Principal,
+    confirmation: Extract<Confirmation, { kind: 'dpop' }>,
+  ): Promise<AuthResult> {
+    const { nonces } = this.#options;
+    const verdict = await this.#proofs.judge(request, token, confirmation);
+    const next = nonces && ('reason' in verdict || verdict.nonceIsLate) ? { [NONCE_HEADER]: nonces.current() } : {};
+    if ('reason' in verdict) {
+      const { status, reason, error } = verdict;
+      return { ...refused(status, reason, error), challenges: [DPOP_CHALLENGE], headers: next };
     }
-    return { outcome: 'authenticated', principal };
+    return { outcome: 'authenticated', principal, headers: next };
   }
 
   async close(): Promise<void> {
@@ -85,17 +115,19 @@ export class TokenAuthenticator implements Authenticator {
     this.#cache.clear();
   }
 
-  async #verified(token: string): Promise<VerifiedToken | Refused> {
-    const { clock, cacheMs } = this.#options;
+  #verified(token: string): Promise<VerifiedToken | Refused> | VerifiedToken {
     const { generation } = this.#judge;
     if (generation !== this.#generation) {
       this.#cache.clear();
       this.#generation = generation;
     }
     // By its hash: whoever reads the memory of the process finds no tokens here.
-    const key = createHash('sha256').update(token).digest('base64url');
-    const known = this.#cache.get(key, clock.now());
-    if (known) return known;
+    const key = hash('sha256', token, 'base64url');
+    return this.#cache.get(key, this.#options.clock.now()) ?? this.#judged(token, key, generation);
+  }
+
+  async #judged(token: string, key: string, generation: number): Promise<VerifiedToken | Refused> {
+    const { clock, cacheMs } = this.#options;
     const judged = await this.#judge.judge(token);
     if ('outcome' in judged) return judged;
     // Keys that changed meanwhile may be others than those that have verified it.

@@ -2,6 +2,7 @@ import { durationMs, limit } from '@sallyport/core/spi';
 import { z } from 'zod';
 import { corsSchema } from '../cors.js';
 import { limitsSchema } from '../options.js';
+import { breakerSchema } from '../resilience/breaker.js';
 
 /** One entry: the name of a factory, and its options. */
 const made = z
@@ -18,6 +19,7 @@ const routeEntry = z.strictObject({
     .describe('Method and path: GET /v1/orders/:id'),
   contract: reference.optional().describe('Module and method: ./contracts.js#Orders.get'),
   service: z.string().optional().describe('Name in the registry of the service that handles the contract'),
+  identity: z.string().optional().describe('SPIFFE ID of that service, where it does not follow from its name'),
   upstream: z.string().optional().describe('HTTP service behind a reverse proxy: a name in the registry, or https://…'),
   expect: z.string().optional().describe('SPIFFE ID, or pattern of such, that the upstream must have'),
   auth: z.string().optional().describe('Name of an entry of auth: who may use the route'),
@@ -53,6 +55,7 @@ export const documentSchema = z.strictObject({
   trustedProxies: z.unknown().optional(),
   limits: z.unknown().optional(),
   rateLimit: z.array(z.looseObject({ store: z.string().optional() })).optional(),
+  breaker: z.unknown().optional(),
   admin: z.unknown().optional(),
   docs: z
     .strictObject({ auth: z.string(), scopes: z.array(z.string()).optional(), path: z.string().optional() })
@@ -90,6 +93,7 @@ const editorSchema = documentSchema.extend({
   cors: corsSchema.optional(),
   trustedProxies: z.array(z.string()).optional().describe('CIDRs of proxies whose X-Forwarded-For is believed'),
   limits: limitsSchema.optional(),
+  breaker: breakerSchema.optional(),
   admin: z.strictObject({ listen: z.string() }).optional().describe('Loopback only: health, readiness, routes'),
   userClaims: z.array(z.string()).optional().describe('Claims of users that services are told'),
   drain: z.strictObject({ spreadMs: z.int().optional(), graceMs: z.int().optional() }).optional(),

@@ -1,12 +1,18 @@
 import { randomUUID, type X509Certificate } from 'node:crypto';
+import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
+import type { Cancellation } from '@sallyport/core';
+import { DeadlineWheel, Timed } from '@sallyport/transport-mtls/spi';
 import type { EdgeRequest } from '../edge-request.js';
 import type { ResolvedLimits } from '../options.js';
 import { badRequest, ProblemError } from '../problem.js';
+import type { Route } from '../routes/route.js';
 import { canonicalTarget } from './canonical-target.js';
 import type { ClientAddress } from './client-address.js';
-import type { EdgeIncoming } from './edge-server.js';
+import type { EdgeIncoming, EdgeOutgoing } from './edge-server.js';
 import { guardHeaders } from './header-guard.js';
+import { breakOff } from './paced-writer.js';
+import { RequestCancellation } from './request-cancellation.js';
 
 export interface EdgeGuardContext {
   readonly limits: ResolvedLimits;
@@ -21,6 +27,9 @@ const AUTHORITY = /^(\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::(\d{1,
 /** W3C Trace Context section 3.2: anything else starts a new trace. */
 const TRACEPARENT = /^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
+/** How long the last words of a request may take whose time is over, ms. */
+const GOODBYE_MS = 1000;
+
 /** Why a signal has aborted. One for all requests: to make one captures a stack, which cost a twentieth of a request's CPU. */
 const OVER = new DOMException('the request is over', 'AbortError');
 const EXPIRED = new DOMException('the time of the request is over', 'TimeoutError');
@@ -31,12 +40,15 @@ const EXPIRED = new DOMException('the time of the request is over', 'TimeoutErro
  */
 export class EdgeGuard {
   readonly #context: EdgeGuardContext;
+  readonly #wheel = new DeadlineWheel();
+  readonly #authorities = new Map<string, Authority>();
 
   constructor(context: EdgeGuardContext) {
     this.#context = context;
   }
 
-  admit(incoming: EdgeIncoming): GuardedRequest {
+  /** `outgoing` is where the answer goes, which ends with the time of the request at the latest. */
+  admit(incoming: EdgeIncoming, outgoing: EdgeOutgoing | Duplex): GuardedRequest {
     const { limits, serves, clientAddress } = this.#context;
     const method = incoming.method ?? '';
     if (!METHODS.has(method)) throw methodRefused();
@@ -47,28 +59,63 @@ export class EdgeGuard {
     const { path, query } = canonicalTarget(target);
     const { headers, host, forwardedFor } = guardHeaders(incoming.rawHeaders, limits);
     const socket = socketOf(incoming);
-    const authority = authorityOf(incoming, host);
-    const name = hostNameOf(authority);
+    const { name, origin } = this.#authority(authorityOf(incoming, host));
     const { servername } = socket as { servername?: string | false };
     if (!serves(name) || (servername && servername.toLowerCase() !== name)) throw misdirected();
     return new GuardedRequest({
-      id: TRACEPARENT.exec(headers.traceparent ?? '')?.[1] ?? randomUUID(),
+      id: traceOf(headers) ?? randomUUID(),
       method,
       path,
       query,
       headers,
-      origin: `https://${authority.toLowerCase()}`,
+      origin,
       remoteAddress: clientAddress(socket.remoteAddress ?? 'unknown', forwardedFor),
       socket,
+      outgoing,
+      wheel: this.#wheel,
       timeoutMs: limits.requestTimeoutMs,
     });
   }
+
+  /** Nearly all clients use one of few spellings. They are the client's choice: a bounded number of them is remembered. */
+  #authority(text: string): Authority {
+    const known = this.#authorities.get(text);
+    if (known) return known;
+    const authority = { name: hostNameOf(text), origin: `https://${text.toLowerCase()}` };
+    if (this.#authorities.size < MAX_AUTHORITIES && text.length <= MAX_AUTHORITY_LENGTH) {
+      this.#authorities.set(text, authority);
+    }
+    return authority;
+  }
 }
+
+/** `host[:port]`, read. */
+interface Authority {
+  /** Lower-case, without the port. */
+  readonly name: string;
+  readonly origin: string;
+}
+
+const MAX_AUTHORITIES = 256;
+/** A name of DNS and a port. */
+const MAX_AUTHORITY_LENGTH = 260;
 
 interface GuardedParts extends Omit<EdgeRequest, 'params' | 'clientCertificate' | 'signal'> {
   readonly socket: TLSSocket;
+  readonly outgoing: EdgeOutgoing | Duplex;
+  readonly wheel: DeadlineWheel;
   /** From now until the answer begins. */
   readonly timeoutMs: number;
+}
+
+/** On the wheel of the gateway: a timer of its own would cost a request more than most of what is done for it. */
+class Deadline extends Timed {
+  readonly onDeadline: () => void;
+
+  constructor(onDeadline: () => void) {
+    super();
+    this.onDeadline = onDeadline;
+  }
 }
 
 /** What most requests never ask for is made when it is asked for. */
@@ -81,9 +128,18 @@ export class GuardedRequest implements EdgeRequest {
   readonly origin: string;
   readonly remoteAddress: string;
   params: Readonly<Record<string, string>> = {};
+  /** Undefined until one is found. */
+  route: Route | undefined;
+  /** End of its time, ms since the epoch. */
+  readonly deadlineAt: number;
   readonly #socket: TLSSocket;
   #controller: AbortController | undefined;
-  readonly #timer: NodeJS.Timeout;
+  readonly #outgoing: EdgeOutgoing | Duplex;
+  readonly #wheel: DeadlineWheel;
+  readonly #deadline = new Deadline(() => this.#expire());
+  #bodyDeadline: Deadline | undefined;
+  #cancellation: RequestCancellation | undefined;
+  readonly #listeners: (() => void)[] = [];
   #over = false;
   #expired = false;
 
@@ -96,7 +152,10 @@ export class GuardedRequest implements EdgeRequest {
     this.origin = parts.origin;
     this.remoteAddress = parts.remoteAddress;
     this.#socket = parts.socket;
-    this.#timer = setTimeout(() => this.#expire(), parts.timeoutMs).unref();
+    this.#outgoing = parts.outgoing;
+    this.deadlineAt = Date.now() + parts.timeoutMs;
+    this.#wheel = parts.wheel;
+    this.#wheel.add(this.#deadline, Date.now() + parts.timeoutMs);
   }
 
   /** Node gives a certificate that failed as well; the listener has ended such a connection before its first request. */
@@ -113,6 +172,12 @@ export class GuardedRequest implements EdgeRequest {
     return this.#controller.signal;
   }
 
+  /** Aborted when `signal` is. */
+  get cancellation(): Cancellation {
+    this.#cancellation ??= new RequestCancellation(this.#over || this.#expired);
+    return this.#cancellation;
+  }
+
   /** The answer is complete, or nobody waits for it any more. */
   get over(): boolean {
     return this.#over;
@@ -125,19 +190,54 @@ export class GuardedRequest implements EdgeRequest {
 
   /** An answer or a stream has begun, which has limits of its own. */
   begin(): void {
-    clearTimeout(this.#timer);
+    this.#wheel.remove(this.#deadline);
   }
 
+  /** Calls back once unless the body has arrived before, or the request is over. */
+  awaitBody(timeoutMs: number, onLate: () => void): void {
+    this.#bodyDeadline = new Deadline(onLate);
+    this.#wheel.add(this.#bodyDeadline, Date.now() + timeoutMs);
+  }
+
+  bodyArrived(): void {
+    if (this.#bodyDeadline) this.#wheel.remove(this.#bodyDeadline);
+  }
+
+  /** Called once when the request is over, however it ends; at once when it is over already. */
+  onEnd(listener: () => void): void {
+    if (this.#over) listener();
+    else this.#listeners.push(listener);
+  }
+
+  /** Twice is harmless. */
   end(): void {
-    clearTimeout(this.#timer);
+    if (this.#over) return;
     this.#over = true;
-    this.#controller?.abort(OVER);
+    this.#wheel.remove(this.#deadline);
+    this.bodyArrived();
+    this.#abort(OVER);
+    for (const listener of this.#listeners) listener();
   }
 
   #expire(): void {
+    if (this.#expired) {
+      breakOff(this.#outgoing);
+      return;
+    }
     this.#expired = true;
-    this.#controller?.abort(EXPIRED);
+    // The refusal is given a moment. Who does not take it, or never ends a body, must not keep the place of another.
+    this.#wheel.add(this.#deadline, Date.now() + GOODBYE_MS);
+    this.#abort(EXPIRED);
   }
+
+  #abort(reason: DOMException): void {
+    this.#controller?.abort(reason);
+    this.#cancellation?.abort();
+  }
+}
+
+function traceOf({ traceparent }: Readonly<Record<string, string>>): string | undefined {
+  return traceparent === undefined ? undefined : TRACEPARENT.exec(traceparent)?.[1];
 }
 
 /** HTTP/2 hides its socket behind a proxy that refuses much; the session's own names it. */

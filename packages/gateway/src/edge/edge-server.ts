@@ -11,6 +11,8 @@ import type { TLSSocket } from 'node:tls';
 import { type EventSink, handshakeRefusal, type WebTlsHandle } from '@sallyport/core/spi';
 import type { ResolvedLimits } from '../options.js';
 import { problemBody } from '../problem.js';
+import { PipelinedAnswers } from './pipelined-answers.js';
+import { hasStreamedBody } from './streamed-body.js';
 
 export type EdgeIncoming = IncomingMessage | Http2ServerRequest;
 export type EdgeOutgoing = ServerResponse | Http2ServerResponse;
@@ -43,6 +45,7 @@ export function edgeServer(
   onUpgrade: (req: IncomingMessage, socket: Duplex, head: Buffer) => void,
 ): EdgeServer {
   const { tls, limits, events } = context;
+  const pipelined = new PipelinedAnswers(limits.maxStreamsPerConnection);
   const server = createSecureServer(
     {
       ...tls.serverOptions,
@@ -57,7 +60,10 @@ export function edgeServer(
         initialWindowSize: 256 * 1024,
       },
     },
-    onRequest as (req: Http2ServerRequest, res: Http2ServerResponse) => void,
+    (req: EdgeIncoming, res: EdgeOutgoing) => {
+      if ('stream' in res || pipelined.add(req.socket, res)) onRequest(req, res);
+      else refusePipelined(req, limits, events);
+    },
   );
   limitHttp1(server, limits);
   server.maxConnections = limits.maxConnections;
@@ -143,6 +149,20 @@ function limitHttp1(server: Http2SecureServer, limits: ResolvedLimits): void {
   });
 }
 
+/** Whoever asks for so much at once does not wait for a refusal in its turn. */
+function refusePipelined({ method = '', socket }: EdgeIncoming, limits: ResolvedLimits, events: EventSink): void {
+  events.emit('request-refused', {
+    request: 'none',
+    method,
+    path: '',
+    status: 429,
+    code: 'pipelined-too-far',
+    remoteAddress: socket.remoteAddress ?? 'unknown',
+    detail: `${limits.maxStreamsPerConnection} requests are under way on the connection`,
+  });
+  socket.destroy();
+}
+
 const broken: Readonly<Record<string, { status: number; code: string; title: string }>> = {
   HPE_HEADER_OVERFLOW: { status: 431, code: 'headers-too-large', title: 'The headers are too large' },
   ERR_HTTP_REQUEST_TIMEOUT: { status: 408, code: 'request-timeout', title: 'The request took too long to arrive' },
@@ -157,6 +177,8 @@ const phrases: Readonly<Record<number, string>> = {
 /** What the parser refused never becomes a request: the answer is written by hand, and the connection ends with it. */
 function answerBroken(error: NodeJS.ErrnoException, socket: Socket): void {
   socket.on('error', ignore);
+  // Node says so once for each request, and goes on reading where nobody ends the connection.
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && hasStreamedBody(socket)) return;
   if (!socket.writable || error.code === 'ECONNRESET') {
     socket.destroy();
     return;

@@ -1,4 +1,5 @@
 import { constants } from 'node:http2';
+import type { Duplex } from 'node:stream';
 import { ProblemError } from '../problem.js';
 import type { EdgeOutgoing } from './edge-server.js';
 
@@ -63,8 +64,15 @@ export function writeHeadTo(outgoing: EdgeOutgoing, status: number, headers: obj
   head.flushHeaders();
 }
 
-/** Ends an answer in its middle, so that no client takes it for complete. */
-export function breakOff(outgoing: EdgeOutgoing): void {
+/** A client that takes nothing does not take the end of an answer either: `ms` from now the answer ends without it. */
+export function breakOffUnlessTaken(outgoing: EdgeOutgoing, ms: number): void {
+  const timer = setTimeout(() => breakOff(outgoing), ms);
+  timer.unref();
+  outgoing.once('close', () => clearTimeout(timer));
+}
+
+/** Ends an answer in its middle, so that no client takes it for complete; a connection that was switched, at once. */
+export function breakOff(outgoing: EdgeOutgoing | Duplex): void {
   if ('stream' in outgoing) outgoing.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
   else outgoing.destroy();
 }

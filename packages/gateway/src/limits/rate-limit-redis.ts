@@ -171,9 +171,9 @@ class OpenRedisStore implements OpenRateLimitStore {
   }
 
   #drop(client: Redis, detail: string): void {
-    client.disconnect();
     if (this.#client !== client) return;
     this.#client = undefined;
+    client.disconnect();
     this.#become('down', detail);
   }
 

@@ -45,24 +45,45 @@ interface Window {
   readonly endsAt: number;
 }
 
+interface Table {
+  readonly windows: Map<string, Window>;
+  holders: number;
+}
+
 /**
  * Counts in this process. All windows of one limit are equally long, so its table is in the order in which they end: the
  * old ones are dropped from its front. When it is full nevertheless, the window that ends first gives way.
+ *
+ * A table lives for as long as somebody holds it: lists of limits that follow each other hold what they have in common.
  */
-export class LocalRateLimitStore implements OpenRateLimitStore {
+export class LocalRateLimits {
   readonly #clock: Clock;
-  readonly #maxKeys: number;
-  readonly #limits = new Map<string, Map<string, Window>>();
+  readonly #tables = new Map<string, Table>();
 
-  constructor(clock: Clock, maxKeys = MAX_KEYS) {
+  constructor(clock: Clock) {
     this.#clock = clock;
-    this.#maxKeys = maxKeys;
   }
 
-  count(limit: string, key: string, windowMs: number): Consumption {
+  /** Limits of one name must have windows of one length. */
+  open(limits: readonly string[]): OpenRateLimitStore {
+    const held = new Map(limits.map((limit) => [limit, this.#hold(limit)]));
+    return {
+      count: (limit, key, windowMs) => this.#count((held.get(limit) as Table).windows, key, windowMs),
+      close: async () => {
+        for (const [limit, table] of held) if (--table.holders === 0) this.#tables.delete(limit);
+      },
+    };
+  }
+
+  #hold(limit: string): Table {
+    const table = this.#tables.get(limit) ?? { windows: new Map(), holders: 0 };
+    table.holders++;
+    this.#tables.set(limit, table);
+    return table;
+  }
+
+  #count(windows: Table['windows'], key: string, windowMs: number): Consumption {
     const now = this.#clock.now();
-    const windows = this.#limits.get(limit) ?? new Map<string, Window>();
-    this.#limits.set(limit, windows);
     for (const [old, { endsAt }] of windows) {
       if (endsAt > now) break;
       windows.delete(old);
@@ -72,15 +93,11 @@ export class LocalRateLimitStore implements OpenRateLimitStore {
       known.used++;
       return { used: known.used, resetMs: known.endsAt - now };
     }
-    if (windows.size >= this.#maxKeys) {
+    if (windows.size >= MAX_KEYS) {
       const [first] = windows.keys();
       windows.delete(first as string);
     }
     windows.set(key, { used: 1, endsAt: now + windowMs });
     return { used: 1, resetMs: windowMs };
-  }
-
-  async close(): Promise<void> {
-    this.#limits.clear();
   }
 }

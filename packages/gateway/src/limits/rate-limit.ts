@@ -6,7 +6,8 @@ import type { Exchange, Stage } from '../exchange.js';
 import { ProblemError } from '../problem.js';
 import type { Route } from '../routes/route.js';
 import {
-  LocalRateLimitStore,
+  type Consumption,
+  type LocalRateLimits,
   type OpenRateLimitStore,
   type RateLimitStore,
   type RateLimitStoreContext,
@@ -73,6 +74,13 @@ const schema = z.array(
 
 type ResolvedRateLimit = z.output<typeof schema>[number];
 
+export interface RateLimitContext extends RateLimitStoreContext {
+  /** What the gateway has counted in this process, by the lists of limits before this one as well. */
+  readonly local: LocalRateLimits;
+  /** Told the name of the limit for each request that is refused by it. */
+  readonly onOverQuota: (limit: string) => void;
+}
+
 /** The quotas of a gateway, and which routes they count. */
 export class RateLimits {
   readonly violations: readonly Violation[];
@@ -89,11 +97,11 @@ export class RateLimits {
     return (await Promise.all(this.#stores().map((store) => store.check()))).flat();
   }
 
-  async open(context: RateLimitStoreContext): Promise<OpenRateLimits> {
+  async open(context: RateLimitContext): Promise<OpenRateLimits> {
     const stores = new Map<RateLimitStore | undefined, OpenRateLimitStore>();
-    stores.set(undefined, new LocalRateLimitStore(context.clock));
+    stores.set(undefined, context.local.open(this.#limits.filter(({ store }) => !store).map(countName)));
     for (const store of this.#stores()) stores.set(store, await store.open(context));
-    return new OpenRateLimits(this.#limits, stores);
+    return new OpenRateLimits(this.#limits, stores, context.onOverQuota);
   }
 
   #stores(): RateLimitStore[] {
@@ -101,16 +109,22 @@ export class RateLimits {
   }
 }
 
+/** Counts one request of a key. */
+type Count = (key: string) => Consumption | Promise<Consumption>;
+
 export class OpenRateLimits {
   readonly #limits: readonly ResolvedRateLimit[];
   readonly #stores: ReadonlyMap<RateLimitStore | undefined, OpenRateLimitStore>;
+  readonly #onOverQuota: RateLimitContext['onOverQuota'];
 
   constructor(
     limits: readonly ResolvedRateLimit[],
     stores: ReadonlyMap<RateLimitStore | undefined, OpenRateLimitStore>,
+    onOverQuota: RateLimitContext['onOverQuota'],
   ) {
     this.#limits = limits;
     this.#stores = stores;
+    this.#onOverQuota = onOverQuota;
   }
 
   /** Before anybody is authenticated: checking credentials is work too. */
@@ -133,25 +147,40 @@ export class OpenRateLimits {
 
   #stage(limits: readonly ResolvedRateLimit[]): Stage | undefined {
     if (limits.length === 0) return undefined;
+    const counters = limits.map((limit) => {
+      const store = this.#stores.get(limit.store) as OpenRateLimitStore;
+      const name = countName(limit);
+      return { limit, count: (key: string) => store.count(name, key, limit.windowMs) };
+    });
     return async (exchange) => {
-      for (const limit of limits) await this.#apply(limit, exchange);
+      for (const { limit, count } of counters) await this.#apply(limit, count, exchange);
     };
   }
 
-  async #apply(limit: ResolvedRateLimit, exchange: Exchange): Promise<void> {
+  async #apply(limit: ResolvedRateLimit, count: Count, exchange: Exchange): Promise<void> {
     const key = keyOf(limit, exchange);
     if (key === undefined) return;
-    const store = this.#stores.get(limit.store) as OpenRateLimitStore;
     try {
-      const { used, resetMs } = await store.count(limit.name, key, limit.windowMs);
+      const { used, resetMs } = await count(key);
       const resetS = Math.max(1, Math.ceil(resetMs / 1000));
       describe(exchange, limit, Math.max(0, limit.limit - used), resetS);
-      if (used > limit.limit) throw overQuota(limit, resetS);
+      if (used > limit.limit) {
+        this.#onOverQuota(limit.name);
+        throw overQuota(limit, resetS);
+      }
     } catch (error) {
       if (!(error instanceof RateLimitStoreError)) throw error;
       if (limit.onStoreFailure !== 'allow') throw cannotCount(limit, error);
     }
   }
+}
+
+/**
+ * What the counts of a limit go under. In this process they go on when the limit is in the next list too, and begin anew when
+ * it counts something else then; `limit` itself may change. A shared store keeps counts by the name alone.
+ */
+function countName({ name, by, windowMs, store }: ResolvedRateLimit): string {
+  return store ? name : `${name} ${[by].flat().join('+')} ${windowMs}`;
 }
 
 /** Undefined when the request has nothing that the limit counts by, e.g. no API key. */

@@ -2,18 +2,19 @@ import type { ClientRequest, IncomingMessage } from 'node:http';
 import { request as httpsRequest, type RequestOptions } from 'node:https';
 import type { Readable } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
-import { CallError } from '@sallyport/core';
-import type { EventSink } from '@sallyport/core/spi';
-import { Metadata } from '@sallyport/core/spi';
+import { CallError, type SpiffeId } from '@sallyport/core';
+import { type EventSink, httpsServerOf, Metadata } from '@sallyport/core/spi';
 import type { RouteHandler } from '../application.js';
 import type { EdgeIncoming, EdgeOutgoing } from '../edge/edge-server.js';
-import { breakOff, PacedWriter, writeHeadTo } from '../edge/paced-writer.js';
+import { breakOff, breakOffUnlessTaken, PacedWriter, writeHeadTo } from '../edge/paced-writer.js';
 import { tellRefusal } from '../edge/refusal-event.js';
 import { stopReadingAfter } from '../edge/stop-reading.js';
+import { bodyTooLarge } from '../edge/whole-body.js';
 import type { Exchange } from '../exchange.js';
 import type { ResolvedLimits } from '../options.js';
 import { ProblemError } from '../problem.js';
-import { type CallMetadata, hasBody } from '../routes/rpc-handler.js';
+import type { Breaker } from '../resilience/breaker.js';
+import { type CallMetadata, hasBody, isIdempotent } from '../routes/rpc-handler.js';
 import { answerHeaders, type PassedCredential, requestHeaders } from './proxy-headers.js';
 import { upstreamFailure } from './upstream-failure.js';
 import { type HttpRoute, type Place, placeName, type Upstream } from './upstreams.js';
@@ -22,6 +23,7 @@ export interface ProxyContext {
   readonly limits: ResolvedLimits;
   readonly events: EventSink;
   readonly metadata: CallMetadata;
+  readonly breaker: Breaker;
 }
 
 /** Places that are tried for one request, at most. */
@@ -32,10 +34,10 @@ const MAX_ATTEMPTS = 3;
  * them. An answer that breaks off does so for the client too; one of 500 and above loses its body, which is meant for us.
  */
 export function proxyHandler(route: HttpRoute, upstream: Upstream, context: ProxyContext): RouteHandler {
-  const { limits, events, metadata } = context;
+  const { limits, events, metadata, breaker } = context;
   const passes: ReadonlySet<PassedCredential> = new Set(route.options.passes);
   const sendsBody = hasBody(route.method);
-  const isIdempotent = route.options.idempotent ?? (route.method === 'GET' || route.method === 'HEAD');
+  const mayRepeat = isIdempotent(route);
   const timeoutMs = route.options.timeoutMs ?? limits.upstreamTimeoutMs;
   const maxBodyBytes = route.options.maxBodyBytes ?? limits.maxBodyBytes;
 
@@ -43,25 +45,21 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
     const outgoing = reply.raw as unknown as EdgeOutgoing;
     const incoming = reply.request.raw as unknown as EdgeIncoming;
     const payload = sendsBody ? ((body as Readable | undefined) ?? unannouncedBody(incoming)) : undefined;
-    const told = Object.fromEntries(
-      [...Metadata.from(await metadata(exchange))].map(([name, value]) => [name, String(value)]),
-    );
-    const headers = requestHeaders(exchange, passes, told);
+    const headers = requestHeaders(exchange, passes);
     const { 'content-length': length } = exchange.request.headers;
     if (payload) {
       if (Number(length ?? 0) > maxBodyBytes) throw bodyTooLarge(maxBodyBytes);
       if (length !== undefined) headers['content-length'] = length;
     } else delete headers['content-type'];
-    const deadlineAt = Date.now() + timeoutMs;
+    const deadlineAt = Math.min(Date.now() + timeoutMs, exchange.deadlineAt);
     let sent: Sent;
     try {
-      sent = await attempts();
+      sent = await breaker.run(answered);
     } finally {
       if (payload && !payload.readableEnded) stopReadingAfter(outgoing, incoming);
     }
     const { answer, place } = sent;
     try {
-      if ((answer.statusCode ?? 500) >= 500) throw failedThere(answer.statusCode ?? 500);
       const own = answerHeaders(answer.headers, exchange, { authority: placeName(place.endpoint), passes });
       const connection = reply.getHeader('connection') === 'close' ? { connection: 'close' } : {};
       exchange.begin();
@@ -73,6 +71,15 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
       place.release();
     }
 
+    async function answered(): Promise<Sent> {
+      const sent = await attempts();
+      const { statusCode = 500 } = sent.answer;
+      if (statusCode < 500) return sent;
+      sent.answer.destroy();
+      sent.place.release();
+      throw failedThere(statusCode);
+    }
+
     /** Elsewhere where nothing was sent yet; again where it does no harm, and nothing of a body is gone. */
     async function attempts(): Promise<Sent> {
       const tried = new Set<string>();
@@ -81,6 +88,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
         const trial = new Trial(place, {
           exchange,
           headers,
+          metadata,
           payload,
           maxBodyBytes,
           deadlineAt,
@@ -92,7 +100,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
           place.release();
           if (error instanceof ProblemError) throw error;
           tried.add(placeName(place.endpoint));
-          const isSafe = !trial.hasBegun || (isIdempotent && !payload);
+          const isSafe = !trial.hasBegun || (mayRepeat && !payload);
           const isLast = attempt >= MAX_ATTEMPTS || Date.now() >= deadlineAt || exchange.request.signal.aborted;
           if (isLast || !isSafe) throw upstreamFailure(error);
           const other = await upstream.pick(tried, deadlineAt).catch(() => undefined);
@@ -119,6 +127,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
         await writer.write(part);
         idle.refresh();
       }
+      breakOffUnlessTaken(outgoing, limits.streamIdleTimeoutMs);
       outgoing.end();
     } catch (error) {
       if (!outgoing.destroyed) breakOff(outgoing);
@@ -146,6 +155,7 @@ interface Sent {
 interface Sending {
   readonly exchange: Exchange;
   readonly headers: NonNullable<RequestOptions['headers']>;
+  readonly metadata: CallMetadata;
   readonly payload: Readable | undefined;
   readonly maxBodyBytes: number;
   readonly deadlineAt: number;
@@ -196,8 +206,19 @@ class Trial {
         settle();
         reject(error);
       });
+      // All that Node says when the service switches to another protocol, which nobody has asked for.
+      outgoing.once('close', () => {
+        settle();
+        reject(new CallError('UNAVAILABLE', 'the connection ended without an answer'));
+      });
       outgoing.once('socket', (socket) => {
         const begin = () => {
+          try {
+            this.#tellUser(outgoing, httpsServerOf(socket));
+          } catch (error) {
+            outgoing.destroy(error as Error);
+            return;
+          }
           this.hasBegun = true;
           if (!payload) outgoing.end();
           else this.#upload(payload, outgoing).catch((error: Error) => outgoing.destroy(error));
@@ -207,6 +228,13 @@ class Trial {
         else begin();
       });
     });
+  }
+
+  /** For whom the request is made is said to this server alone: others would not believe it, and cannot use it. */
+  #tellUser(outgoing: ClientRequest, server: SpiffeId | undefined): void {
+    const { metadata, exchange } = this.#sending;
+    if (!server) throw new CallError('UNAVAILABLE', 'nobody has proven to be the service');
+    for (const [name, value] of Metadata.from(metadata(exchange, server))) outgoing.setHeader(name, String(value));
   }
 
   async #upload(payload: Readable, outgoing: ClientRequest): Promise<void> {
@@ -253,11 +281,6 @@ function failedThere(status: number): ProblemError {
   const known = status === 503 || status === 504 ? status : 502;
   const problem = { status: known, code: 'upstream-failed', title: 'The service failed' };
   return new ProblemError(problem, { reason: `the service answered ${status}` });
-}
-
-function bodyTooLarge(max: number): ProblemError {
-  const detail = `at most ${max} bytes are taken`;
-  return new ProblemError({ status: 413, code: 'body-too-large', title: 'The body is too large', detail });
 }
 
 function bodyTooSlow(): ProblemError {

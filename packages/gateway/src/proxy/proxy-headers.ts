@@ -23,13 +23,9 @@ const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}
 
 /**
  * The headers of a request as the service sees them: what the guard has let through, without the client's credentials, and
- * what the gateway itself knows of the client.
+ * where it came from. For whom it is made is added when it is known who answers.
  */
-export function requestHeaders(
-  { request }: Exchange,
-  passes: ReadonlySet<PassedCredential>,
-  told: Readonly<Record<string, string>>,
-): OutgoingHttpHeaders {
+export function requestHeaders({ request }: Exchange, passes: ReadonlySet<PassedCredential>): OutgoingHttpHeaders {
   const headers: OutgoingHttpHeaders = {};
   for (const [name, value] of Object.entries(request.headers)) {
     if (!OWN_REQUEST_HEADERS.has(name)) headers[name] = value;
@@ -45,7 +41,6 @@ export function requestHeaders(
   }
   return {
     ...headers,
-    ...told,
     'x-request-id': request.id,
     'x-forwarded-for': request.remoteAddress,
     'x-forwarded-proto': 'https',

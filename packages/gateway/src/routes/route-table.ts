@@ -1,5 +1,5 @@
-import type { AnyContract } from '@sallyport/core';
-import { type Violation, violation } from '@sallyport/core/spi';
+import { type AnyContract, parseSpiffeId } from '@sallyport/core';
+import { durationMs, limit, parseOptions, serviceNameSchema, type Violation, violation } from '@sallyport/core/spi';
 import { z } from 'zod';
 import { upstreamViolations } from '../proxy/upstream-address.js';
 import { cacheViolations } from '../resilience/answer-cache.js';
@@ -38,7 +38,7 @@ export function routeTable(given: readonly Route[], path: string): RouteTable {
     violations.push(...routeViolations(route, at));
     try {
       const segments = parseRoutePath(route.path);
-      const hidden = routes.find((other) => other.route.method === route.method && overlap(other.segments, segments));
+      const hidden = routes.find((other) => sameMethod(other.route, route) && overlap(other.segments, segments));
       if (hidden) {
         const problem = `${route.method} ${route.path} and ${hidden.route.method} ${hidden.route.path} match the same requests`;
         violations.push(violation('route-conflict', at, problem));
@@ -67,13 +67,53 @@ export function routeTable(given: readonly Route[], path: string): RouteTable {
   };
 }
 
+/** A route for GET is one for HEAD as well (RFC 9110 section 9.3.2). */
+function sameMethod(a: Route, b: Route): boolean {
+  return isFor(a, b.method) || isFor(b, a.method);
+}
+
 function isFor({ method }: Route, asked: string): boolean {
   return method === asked || (method === 'GET' && asked === 'HEAD');
 }
 
+/** What is `unknown` here is checked with more than a schema, below or by the part that it is for. */
+const commonOptions = {
+  auth: z.unknown().optional(),
+  public: z.unknown().optional(),
+  scopes: z.array(z.string().min(1)).optional(),
+  permit: z.custom((value) => typeof value === 'function', 'expected a function').optional(),
+  timeoutMs: durationMs().optional(),
+  maxBodyBytes: limit().optional(),
+  cors: z.unknown().optional(),
+  rateLimit: z.array(z.string()).optional(),
+};
+const optionSchemas = {
+  local: z.strictObject(commonOptions),
+  rpc: z.strictObject({
+    ...commonOptions,
+    service: z.unknown().optional(),
+    identity: z
+      .string()
+      .refine(isSpiffeId, 'expected a SPIFFE ID, e.g. spiffe://prod.acme/ns/shop/sa/orders')
+      .optional(),
+    map: z.custom((value) => typeof value === 'function', 'expected a function').optional(),
+    idempotent: z.boolean().optional(),
+    cache: z.unknown().optional(),
+    stream: z.enum(['ndjson', 'sse', 'websocket']).optional(),
+  }),
+  http: z.strictObject({
+    ...commonOptions,
+    upstream: z.unknown().optional(),
+    expect: z.unknown().optional(),
+    idempotent: z.boolean().optional(),
+    cache: z.unknown().optional(),
+    passes: z.unknown().optional(),
+  }),
+};
+
 function routeViolations(route: Route, at: string): Violation[] {
-  const found: Violation[] = [];
   const { options } = route;
+  const found: Violation[] = [...parseOptions<unknown>(optionSchemas[route.kind], options ?? {}, at).violations];
   if (!METHODS.includes(route.method)) {
     found.push(violation('route-invalid', `${at}.method`, `expected one of ${METHODS.join(', ')}`));
   }
@@ -99,6 +139,15 @@ function routeViolations(route: Route, at: string): Violation[] {
   return found;
 }
 
+function isSpiffeId(text: string): boolean {
+  try {
+    parseSpiffeId(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 const methodSchema = z.looseObject({ kind: z.string(), path: z.string(), contract: z.string(), name: z.string() });
 
 function rpcViolations(route: Extract<Route, { kind: 'rpc' }>, at: string): Violation[] {
@@ -109,7 +158,11 @@ function rpcViolations(route: Extract<Route, { kind: 'rpc' }>, at: string): Viol
   }
   const kindProblem = streamProblem(route);
   if (kindProblem) found.push(violation('option-invalid', `${at}.${kindProblem.option}`, kindProblem.problem));
-  if (typeof route.options?.service !== 'string') found.push(violation('option-missing', `${at}.service`));
+  const { service } = route.options ?? {};
+  if (service === undefined) found.push(violation('option-missing', `${at}.service`));
+  else if (!serviceNameSchema.safeParse(service).success) {
+    found.push(violation('option-invalid', `${at}.service`, 'expected the name of a service, e.g. billing'));
+  }
   return found;
 }
 

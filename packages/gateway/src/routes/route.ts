@@ -31,6 +31,8 @@ export interface CommonRouteOptions {
 export interface RpcRouteOptions<Sent> extends CommonRouteOptions {
   /** Name of the service in the registry that handles the contract. */
   readonly service: string;
+  /** SPIFFE ID of the service. Left out: the one that follows from its name. */
+  readonly identity?: string;
   /** The message, from the request. Default: path parameters over the JSON body (POST, PUT, PATCH) or the query (others). */
   readonly map?: (request: EdgeRequest, body: unknown, principal: Principal | undefined) => Sent;
   /** Repeating it does no harm: it may be retried. Default: GET and HEAD are, nothing else. */

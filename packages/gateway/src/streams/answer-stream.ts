@@ -1,6 +1,6 @@
 import type { OutgoingHttpHeaders } from 'node:http';
 import type { EdgeOutgoing } from '../edge/edge-server.js';
-import { breakOff, PacedWriter, writeHeadTo, writeTo } from '../edge/paced-writer.js';
+import { breakOffUnlessTaken, PacedWriter, writeHeadTo, writeTo } from '../edge/paced-writer.js';
 import type { StreamFormat } from './stream-format.js';
 import type { StreamLimits } from './stream-limits.js';
 
@@ -45,10 +45,7 @@ export class AnswerStream {
     const outgoing = this.#outgoing;
     clearInterval(this.#heartbeat);
     if (outgoing.destroyed) return;
-    // A client that takes nothing does not take the end either.
-    const timer = setTimeout(() => breakOff(outgoing), this.#limits.streamIdleTimeoutMs);
-    timer.unref();
-    outgoing.once('close', () => clearTimeout(timer));
+    breakOffUnlessTaken(outgoing, this.#limits.streamIdleTimeoutMs);
     if (last !== '') writeTo(outgoing, last);
     outgoing.end();
   }

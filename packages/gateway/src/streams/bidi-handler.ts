@@ -39,7 +39,7 @@ export function bidiHandler(route: RpcRoute, context: StreamContext): SocketHand
       const problem = problemOf(exchange, error);
       if (!problem) return;
       tellRefusal(events, exchange.request, problem, exchange.principal?.subject);
-      await socket.send(`{"error":${problemBody(problem.problem, exchange.request.id)}}`).catch(() => {});
+      await socket.sendLast(`{"error":${problemBody(problem.problem, exchange.request.id)}}`).catch(() => {});
       socket.close(leaving.aborted ? CLOSE.goingAway : closeCodeOf(problem));
     } finally {
       release();

@@ -1,7 +1,9 @@
 import type { Readable } from 'node:stream';
 import type { RouteHandler } from '../application.js';
 import type { EdgeIncoming, EdgeOutgoing } from '../edge/edge-server.js';
+import { breakOffUnlessTaken } from '../edge/paced-writer.js';
 import { stopReadingAfter } from '../edge/stop-reading.js';
+import { streamBody } from '../edge/streamed-body.js';
 import type { RpcRoute } from '../routes/rpc-handler.js';
 import { uploadedMessages } from './ndjson-upload.js';
 import { streamCall } from './stream-call.js';
@@ -14,7 +16,9 @@ export function clientStreamHandler(route: RpcRoute, context: StreamContext): Ro
   return async (exchange, reply, body) => {
     exchange.begin();
     const payload = body as Readable;
+    const incoming = reply.request.raw as unknown as EdgeIncoming;
     const { options: callOptions, release } = await options(exchange);
+    const endStream = streamBody(incoming);
     async function* messages() {
       for await (const line of uploadedMessages(payload, limits)) yield message(exchange, line);
     }
@@ -29,10 +33,11 @@ export function clientStreamHandler(route: RpcRoute, context: StreamContext): Ro
       throw problemOf(exchange, error) ?? error;
     } finally {
       release();
+      endStream();
+      const outgoing = reply.raw as unknown as EdgeOutgoing;
+      breakOffUnlessTaken(outgoing, limits.streamIdleTimeoutMs);
       // The service may have had enough before the client has sent all.
-      if (!payload.readableEnded) {
-        stopReadingAfter(reply.raw as unknown as EdgeOutgoing, reply.request.raw as unknown as EdgeIncoming);
-      }
+      if (!payload.readableEnded) stopReadingAfter(outgoing, incoming);
     }
   };
 }

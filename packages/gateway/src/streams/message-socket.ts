@@ -38,6 +38,11 @@ export class MessageSocket implements AsyncIterable<string> {
   send(text: string): Promise<void> {
     this.#sent += Buffer.byteLength(text);
     if (this.#sent > this.#limits.maxStreamBytes) return Promise.reject(streamTooLong(this.#limits.maxStreamBytes));
+    return this.sendLast(text);
+  }
+
+  /** The same, but the text is counted no more: the client is to learn why it has had enough. */
+  sendLast(text: string): Promise<void> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#socket.terminate();

@@ -4,7 +4,7 @@ import { ProblemError } from '../problem.js';
 import { problemOf } from '../routes/http-status.js';
 import { defaultMessage } from '../routes/message.js';
 import { contractOfMethod } from '../routes/route-table.js';
-import type { RpcRoute } from '../routes/rpc-handler.js';
+import { calledBy, type RpcRoute } from '../routes/rpc-handler.js';
 import type { StreamContext } from './stream-limits.js';
 
 /** One method of a service, called for requests of one route. */
@@ -13,7 +13,7 @@ export interface StreamCall {
   readonly call: (request: unknown, options: CallOptions) => unknown;
   /** The message that the request and a part of its body stand for. Throws ProblemError. */
   message(exchange: Exchange, body: unknown): unknown;
-  /** Ends with the client and with the gateway. `release` when the call is over. */
+  /** Ends with the client, with the gateway, and with the proof of who the client is. `release` when the call is over. */
   options(exchange: Exchange): Promise<{ readonly options: CallOptions; release(): void }>;
   /** What the client is told of a call that failed; undefined when it is gone. */
   problemOf(exchange: Exchange, error: unknown): ProblemError | undefined;
@@ -21,12 +21,17 @@ export interface StreamCall {
 
 export function streamCall(route: RpcRoute, context: StreamContext, readsBody: boolean): StreamCall {
   const { target, options } = route;
-  const { service, metadata, limits, leaving } = context;
-  const client = service.client(contractOfMethod(route), { service: options.service });
+  const { service, metadata, limits, leaving, breaker, clock } = context;
+  const client = service.client(contractOfMethod(route), calledBy(options));
+  const call = client[target.name] as StreamCall['call'];
   const map = options.map ?? defaultMessage(target, readsBody);
   const deadlineMs = options.timeoutMs ?? limits.streamTimeoutMs;
+  const proofMs = ({ principal }: Exchange) => (principal?.expiresAt ?? Number.POSITIVE_INFINITY) - clock.now();
   return {
-    call: client[target.name] as StreamCall['call'],
+    call: (sent, options) =>
+      target.kind === 'clientStream'
+        ? breaker.run(() => call(sent, options) as Promise<unknown>)
+        : breaker.stream(() => call(sent, options) as AsyncIterable<unknown>),
     message: ({ request, principal }, body) => map(request, body, principal),
     async options(exchange) {
       const ending = new AbortController();
@@ -34,21 +39,35 @@ export function streamCall(route: RpcRoute, context: StreamContext, readsBody: b
       const signals = [exchange.request.signal, leaving];
       for (const signal of signals) signal.addEventListener('abort', abort);
       if (signals.some(({ aborted }) => aborted)) abort();
-      const sent = await metadata(exchange);
+      const sent = metadata(exchange);
+      // A stream may outlive a token, and nobody knows any more who that is. Not by its deadline, which would blame the service.
+      const leftMs = proofMs(exchange);
+      const proof = leftMs < deadlineMs ? clock.after(Math.max(0, leftMs), abort) : undefined;
       return {
         options: { deadlineMs, signal: ending.signal, ...(sent === undefined ? {} : { metadata: sent }) },
         release: () => {
+          proof?.cancel();
           for (const signal of signals) signal.removeEventListener('abort', abort);
         },
       };
     },
-    problemOf({ request }, error) {
+    problemOf(exchange, error) {
+      const { request } = exchange;
       const isOurs = error instanceof ProblemError && error.problem.status !== 499;
       if (request.signal.aborted && !isOurs) return undefined;
       if (leaving.aborted && error instanceof CallError) return goingAway();
+      if (isCancelled(error) && proofMs(exchange) <= 0) return proofEnded();
       return problemOf(error);
     },
   };
+}
+
+function isCancelled(error: unknown): boolean {
+  return error instanceof CallError && error.status === 'CANCELLED';
+}
+
+function proofEnded(): ProblemError {
+  return new ProblemError({ status: 401, code: 'credential-expired', title: 'The credential has expired meanwhile' });
 }
 
 function goingAway(): ProblemError {

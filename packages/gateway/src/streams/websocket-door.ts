@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
+import type { Cancellation } from '@sallyport/core';
 import type { EventSink } from '@sallyport/core/spi';
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { Principal } from '../auth/handler.js';
@@ -23,7 +24,15 @@ export interface WebSocketDoorContext {
   readonly socketHandlerFor: (route: Route) => SocketHandler | undefined;
 }
 
-export type OnUpgrade = (incoming: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>;
+/** Resolves when the connection is over, with the status of the handshake. `route` is undefined where there is none. */
+export type OnUpgrade = (
+  incoming: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+) => Promise<{ readonly route: Route | undefined; readonly status: number }>;
+
+const SWITCHED = 101;
+const CLIENT_GONE = 499;
 
 /**
  * Requests to switch to WebSocket (RFC 6455), on HTTP/1.1. They pass the same guard, the same cross-origin policy, the same
@@ -49,30 +58,32 @@ export function webSocketDoor(context: WebSocketDoorContext): OnUpgrade {
     let request: GuardedRequest | undefined;
     let exchange: UpgradeExchange | undefined;
     try {
-      request = guard.admit(incoming);
+      request = guard.admit(incoming, socket);
       const found = table.match(request.method, request.path);
       const route = found && served.get(found.route);
       if (!found || !route) throw notHere(table, request.path);
       if (incoming.headers.upgrade?.toLowerCase() !== 'websocket') throw notWebSocket();
       request.params = found.params;
+      request.route = found.route;
       exchange = new UpgradeExchange(request, found.route);
       // Also while it waits for its turn, or for who it is.
-      socket.once('close', exchange.onClosed);
+      const over = () => request?.end();
+      socket.once('close', over);
       for (const stage of route.stages) await stage(exchange);
-      if (socket.destroyed) return;
+      if (socket.destroyed) return { route: found.route, status: CLIENT_GONE };
       exchange.begin();
       const webSocket = await accepted(route.server, incoming, socket, head, request.id);
       const gone = new Promise<void>((resolve) => webSocket.once('close', () => resolve()));
-      const { onClosed } = exchange;
-      void gone.then(onClosed);
+      void gone.then(over);
       await route.handler(exchange, webSocket);
       await gone;
+      return { route: found.route, status: SWITCHED };
     } catch (error) {
       const refusal = request?.expired ? timedOut(problemOf(error)) : problemOf(error);
       if (request) tellRefusal(events, request, refusal, exchange?.principal?.subject);
       answer(socket, refusal, request?.id ?? 'none', exchange?.answerHeaders ?? {});
+      return { route: request?.route, status: refusal.problem.status };
     } finally {
-      exchange?.onClosed();
       request?.end();
     }
   };
@@ -83,27 +94,27 @@ class UpgradeExchange implements Exchange {
   readonly route: Route;
   readonly answerHeaders: Exchange['answerHeaders'] = {};
   principal: Principal | undefined;
-  readonly #listeners: (() => void)[] = [];
 
   constructor(request: GuardedRequest, route: Route) {
     this.request = request;
     this.route = route;
   }
 
+  get deadlineAt(): number {
+    return this.request.deadlineAt;
+  }
+
+  get cancellation(): Cancellation {
+    return this.request.cancellation;
+  }
+
   onEnd(listener: () => void): void {
-    if (this.request.over) listener();
-    else this.#listeners.push(listener);
+    this.request.onEnd(listener);
   }
 
   begin(): void {
     this.request.begin();
   }
-
-  readonly onClosed = (): void => {
-    if (this.request.over) return;
-    this.request.end();
-    for (const listener of this.#listeners) listener();
-  };
 }
 
 function accepted(

@@ -8,28 +8,38 @@ import {
   UserSigner,
 } from '@sallyport/core/spi';
 import type { Principal } from '../auth/handler.js';
-import type { CallMetadata } from '../routes/rpc-handler.js';
+import type { CallMetadata, RpcRoute } from '../routes/rpc-handler.js';
 
 interface Remembered {
   /** Checked once, sent with every call. */
   readonly metadata: Metadata;
   /** Ms since the epoch; from then on a new one is made. */
   readonly renewAt: number;
-  readonly generation: number;
+  /** End of the proof that it speaks of, ms since the epoch. */
+  readonly provenUntil: number;
 }
 
+/** Tokens of 2 or 3 KiB each. */
+const MAX_REMEMBERED = 4096;
 const template = parseIdentityTemplate(defaultIdentityTemplate);
 
 /**
  * Tells each service for whom the gateway calls it: a token for that service alone, of at most 60 s, made anew at two thirds
- * of its life. One is kept for each service as long as the principal itself is remembered.
+ * of its life. It is sent again for the same principal, and for one about whom it would say the same to the letter: some
+ * handlers make a new principal for each request.
  */
 export class UserTokens {
   readonly #tls: TlsHandle;
   readonly #clock: Clock;
   readonly #signer: UserSigner;
   readonly #claims: readonly string[];
-  readonly #remembered = new WeakMap<Principal, Map<string, Remembered>>();
+  /** By principal and audience: the path of most requests. */
+  #ofPrincipals = new WeakMap<Principal, Map<string, Remembered>>();
+  /** By everything that is said, in the order in which they were made. */
+  readonly #ofStatements = new Map<string, Remembered>();
+  /** SPIFFE IDs by the names of services. */
+  readonly #ids = new Map<string, string>();
+  #generation = -1;
 
   /** `claims` are the names of those that are passed on. */
   constructor(tls: TlsHandle, clock: Clock, claims: readonly string[]) {
@@ -39,30 +49,67 @@ export class UserTokens {
     this.#claims = claims;
   }
 
-  /** Undefined where nobody was authenticated: the service then knows of no user. */
-  readonly metadata: CallMetadata = ({ principal, route }) => {
+  /**
+   * Undefined where nobody was authenticated: the service then knows of no user. For HTTP it is said to the `server` that has
+   * proven itself on the very connection, for RPC to the identity that a call cannot but end at.
+   */
+  readonly metadata: CallMetadata = ({ principal, route }, server) => {
     if (!principal || route.kind === 'local') return undefined;
-    const target = route.kind === 'rpc' ? route.options.service : route.options.upstream;
-    return this.#metadataFor(principal, target);
+    this.#forgetAfterRotation();
+    const audience = route.kind === 'rpc' ? this.#audienceOf(route.options) : server?.toString();
+    return audience === undefined ? undefined : this.#metadataFor(principal, audience);
   };
 
-  #metadataFor(principal: Principal, target: string): Metadata {
-    const now = this.#clock.now();
+  /** What another key has signed, and in the name of another identity. */
+  #forgetAfterRotation(): void {
     const { generation } = this.#signer;
-    const tokens = this.#remembered.get(principal) ?? new Map<string, Remembered>();
-    this.#remembered.set(principal, tokens);
-    const known = tokens.get(target);
-    if (known && known.renewAt > now && known.generation === generation) return known.metadata;
-    const signed = this.#signer.sign({ ...principal, claims: this.#chosen(principal) }, this.#audienceOf(target));
-    const metadata = Metadata.from({ [USER_METADATA_KEY]: signed.token });
-    tokens.set(target, { metadata, renewAt: now + ((signed.expiresAt - now) * 2) / 3, generation });
-    return metadata;
+    if (generation === this.#generation) return;
+    this.#generation = generation;
+    this.#ofPrincipals = new WeakMap();
+    this.#ofStatements.clear();
+    this.#ids.clear();
   }
 
-  /** The SPIFFE ID of a service, or the address of a program that the registry does not know. */
-  #audienceOf(target: string): string {
-    if (URL.canParse(target)) return new URL(target).origin;
-    return template.idFor(this.#tls.current().identity.trustDomain, target).toString();
+  #metadataFor(principal: Principal, audience: string): Metadata {
+    const now = this.#clock.now();
+    const ofPrincipal = this.#ofPrincipals.get(principal) ?? new Map<string, Remembered>();
+    const known = ofPrincipal.get(audience);
+    if (known && known.renewAt > now) return known.metadata;
+    const token = this.#tokenFor(principal, audience, now);
+    ofPrincipal.set(audience, token);
+    this.#ofPrincipals.set(principal, ofPrincipal);
+    return token.metadata;
+  }
+
+  #tokenFor(principal: Principal, audience: string, now: number): Remembered {
+    const { issuer, subject, method, scopes, expiresAt } = principal;
+    const claims = this.#chosen(principal);
+    const statement = JSON.stringify([audience, issuer, subject, method, [...scopes], claims]);
+    const known = this.#ofStatements.get(statement);
+    // A proof that ends earlier must not seem to end as late as the one before.
+    if (known && known.renewAt > now && known.provenUntil <= expiresAt) return known;
+    const signed = this.#signer.sign({ issuer, subject, method, scopes, expiresAt, claims }, audience);
+    const token: Remembered = {
+      metadata: Metadata.from({ [USER_METADATA_KEY]: signed.token }),
+      renewAt: now + ((signed.expiresAt - now) * 2) / 3,
+      provenUntil: expiresAt,
+    };
+    this.#ofStatements.delete(statement);
+    this.#ofStatements.set(statement, token);
+    for (const oldest of this.#ofStatements.keys()) {
+      if (this.#ofStatements.size <= MAX_REMEMBERED) break;
+      this.#ofStatements.delete(oldest);
+    }
+    return token;
+  }
+
+  /** The SPIFFE ID of the service: whoever shows another one will not get the call. */
+  #audienceOf({ service, identity }: RpcRoute['options']): string {
+    const known = identity ?? this.#ids.get(service);
+    if (known !== undefined) return known;
+    const id = template.idFor(this.#tls.current().identity.trustDomain, service).toString();
+    this.#ids.set(service, id);
+    return id;
   }
 
   /** A claim that the user does not have stays absent. */

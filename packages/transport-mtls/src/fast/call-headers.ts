@@ -162,6 +162,13 @@ export function appendMetadata(fields: string[], metadata: Metadata | undefined)
   for (const [key, value] of metadata) fields.push(key, typeof value === 'string' ? value : base64(value));
 }
 
+/** The part of a header block that carries metadata: without indexing it means the same wherever it stands. */
+export function encodeMetadata(metadata: Metadata): Buffer {
+  const fields: string[] = [];
+  appendMetadata(fields, metadata);
+  return encodeFields(fields);
+}
+
 /** A new object each time: whoever gets it may change it. */
 export function toMetadata(custom: Fields): Metadata {
   const metadata = new Metadata();

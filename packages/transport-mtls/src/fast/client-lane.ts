@@ -14,7 +14,7 @@ import type { ResolvedClientOptions } from '../client-options.js';
 import type { ClientLane } from '../lane.js';
 import { MessageQueue } from '../message-queue.js';
 import {
-  appendMetadata,
+  encodeMetadata,
   type ResponseFields,
   readResponse,
   requestFields,
@@ -173,8 +173,10 @@ export class FastChannel extends FastConnection implements ClientLane {
   }
 
   #open(stream: OutgoingStream): void {
-    const block = this.#blockOf(stream.call);
-    if (block.length > this.peerMaxFrame) {
+    const { path, metadata, deadlineAt } = stream.call;
+    const block = this.#blockOf(path, deadlineAt);
+    const custom = metadata && metadata.size > 0 ? metadata.encodedBy(encodeMetadata) : none;
+    if (block.length + custom.length > this.peerMaxFrame) {
       this.#fail(stream, new CallError('RESOURCE_EXHAUSTED', 'the metadata is larger than the server takes'));
       return;
     }
@@ -183,8 +185,10 @@ export class FastChannel extends FastConnection implements ClientLane {
     // Ids are used once: the last one of a connection ends it (RFC 9113 §5.1.1).
     if (this.#nextStream > LARGEST_STREAM_ID) this.draining = true;
     stream.sendWindow = this.peerInitialWindow;
+    // Calls come one after the other where sockets are read one after the other, as in a gateway. Somebody alone waits for nothing.
+    this.writer.gathersWholeTurns = this.streams.size > 0;
     this.streams.set(stream.id, stream);
-    this.writer.headers(stream.id, block, false);
+    this.writer.headers(stream.id, block, false, custom);
     stream.onOpen();
   }
 
@@ -199,14 +203,9 @@ export class FastChannel extends FastConnection implements ClientLane {
     for (const stream of waiting) this.#fail(stream, unprocessed(reason));
   }
 
-  /** Calls of a method mostly differ in nothing: the block of the last one serves again. */
-  #blockOf({ path, metadata, deadlineAt }: OutgoingCall): Buffer {
+  /** Apart from their metadata, calls of a method mostly differ in nothing: the block of the last one serves again. */
+  #blockOf(path: string, deadlineAt: number): Buffer {
     const timeoutMs = Math.max(1, deadlineAt - Date.now());
-    if (metadata && metadata.size > 0) {
-      const fields = requestFields(path, timeoutMs);
-      appendMetadata(fields, metadata);
-      return encodeFields(fields);
-    }
     const known = this.#blocks.get(path);
     if (known?.timeoutMs === timeoutMs) return known.block;
     const block = encodeFields(requestFields(path, timeoutMs));
@@ -215,6 +214,8 @@ export class FastChannel extends FastConnection implements ClientLane {
     return block;
   }
 }
+
+const none = new Uint8Array(0);
 
 /** What unary calls and streams have in common: headers, status, and the ways a call ends. */
 abstract class OutgoingStream extends FastStream {

@@ -170,7 +170,10 @@ function bad(what: string): ProfileViolation {
 }
 
 const MAX_BLOCKS = 32;
-const MAX_REMEMBERED_BYTES = 512;
+/** Of one block: room for the user that a gateway names, whose token holds a certificate. */
+const MAX_REMEMBERED_BYTES = 4 * 1024;
+/** Of all blocks of a connection. */
+const MAX_ALL_REMEMBERED_BYTES = 16 * 1024;
 
 /**
  * Header blocks that were read before, by their bytes. Without a dynamic table a block means the same each time, and the
@@ -179,6 +182,7 @@ const MAX_REMEMBERED_BYTES = 512;
 export class BlockCache<T> {
   readonly #read: (fields: Fields) => T;
   readonly #known = new Map<string, T>();
+  #bytes = 0;
 
   /** `read` may throw ProfileViolation; then nothing is remembered. */
   constructor(read: (fields: Fields) => T) {
@@ -191,8 +195,12 @@ export class BlockCache<T> {
     const known = this.#known.get(key);
     if (known !== undefined) return known;
     const parsed = this.#read(decodeFields(block, from, end));
-    if (this.#known.size >= MAX_BLOCKS) this.#known.clear();
+    if (this.#known.size >= MAX_BLOCKS || this.#bytes + key.length > MAX_ALL_REMEMBERED_BYTES) {
+      this.#known.clear();
+      this.#bytes = 0;
+    }
     this.#known.set(key, parsed);
+    this.#bytes += key.length;
     return parsed;
   }
 }

@@ -12,10 +12,15 @@ const MAX_SHARED_FRAME_BYTES = 16 * 1024;
 const MAX_GATHERED_BYTES = 128 * 1024;
 
 /**
- * Writes frames into a slab and hands it to the socket once a turn of the event loop: one TLS record and one system call for
- * all calls of the turn.
+ * Writes frames into a slab and hands it to the socket when the code that runs has come to its end: one TLS record and one
+ * system call for all of its frames.
  */
 export class FrameWriter {
+  /**
+   * Hands over at the end of the turn of the event loop instead: once for whatever the sockets bring that are read in it. What
+   * fills the slab leaves before.
+   */
+  gathersWholeTurns = false;
   readonly #socket: Socket;
   #slab = Buffer.alloc(0);
   /** What is written and not handed over lies between these. */
@@ -45,19 +50,13 @@ export class FrameWriter {
     this.#schedule();
   }
 
-  headers(stream: number, block: Uint8Array, endStream: boolean): void {
-    this.#frame(
-      block.length,
-      FrameType.HEADERS,
-      endStream ? Flag.END_HEADERS | Flag.END_STREAM : Flag.END_HEADERS,
-      stream,
-    );
-    if (block.length > MAX_COPIED_BYTES) {
-      this.#gather(block);
-      return;
-    }
-    this.#slab.set(block, this.#end);
-    this.#end += block.length;
+  /** `more` follows `block` in the same frame. */
+  headers(stream: number, block: Uint8Array, endStream: boolean, more?: Uint8Array): void {
+    const length = block.length + (more?.length ?? 0);
+    const flags = endStream ? Flag.END_HEADERS | Flag.END_STREAM : Flag.END_HEADERS;
+    this.#frame(length, FrameType.HEADERS, flags, stream);
+    this.#payload(block, length);
+    if (more) this.#payload(more, length);
   }
 
   /**
@@ -78,13 +77,7 @@ export class FrameWriter {
     }
     if (left === 0) return;
     const start = Math.max(0, from - MESSAGE_PREFIX_BYTES);
-    const part = left === message.length ? message : message.subarray(start, start + left);
-    if (length > MAX_COPIED_BYTES) {
-      this.#gather(part);
-      return;
-    }
-    this.#slab.set(part, this.#end);
-    this.#end += left;
+    this.#payload(left === message.length ? message : message.subarray(start, start + left), length);
   }
 
   /** An empty DATA frame that ends our side of the stream. */
@@ -179,6 +172,16 @@ export class FrameWriter {
     slab[this.#end++] = value;
   }
 
+  /** Part of the payload of a frame, which is `length` bytes long in all. */
+  #payload(part: Uint8Array, length: number): void {
+    if (length > MAX_COPIED_BYTES) {
+      this.#gather(part);
+      return;
+    }
+    this.#slab.set(part, this.#end);
+    this.#end += part.length;
+  }
+
   #gather(payload: Uint8Array): void {
     this.#cork();
     this.#handOver();
@@ -227,6 +230,7 @@ export class FrameWriter {
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    process.nextTick(this.flush);
+    if (this.gathersWholeTurns) setImmediate(this.flush);
+    else process.nextTick(this.flush);
   }
 }

@@ -78,4 +78,43 @@ describe('Metadata', () => {
 
     assert.equal(new Metadata().set('a', printable).get('a'), printable);
   });
+
+  it('knows its size after each change', () => {
+    const metadata = new Metadata().set('a', '12');
+    const sizes = [metadata.byteLength];
+
+    metadata.append('a', '345');
+    sizes.push(metadata.byteLength);
+    metadata.set('b-bin', new Uint8Array(3));
+    sizes.push(metadata.byteLength);
+    metadata.delete('a');
+    sizes.push(metadata.byteLength);
+
+    assert.deepEqual(sizes, [3, 7, 16, 9]);
+  });
+
+  const lines = (metadata: Metadata) => Buffer.from([...metadata].join('\n'));
+
+  it('is encoded once until it changes', () => {
+    const metadata = new Metadata().set('a', '1');
+    const first = metadata.encodedBy(lines);
+
+    assert.equal(metadata.encodedBy(lines), first);
+    metadata.set('a', '2');
+    assert.equal(metadata.encodedBy(lines).toString(), 'a,2');
+    metadata.append('a', '3');
+    assert.equal(metadata.encodedBy(lines).toString(), 'a,2\na,3');
+    metadata.delete('a');
+    assert.equal(metadata.encodedBy(lines).toString(), '');
+  });
+
+  it('is encoded each time where it holds bytes, which change unseen', () => {
+    const bytes = Uint8Array.of(1);
+    const metadata = new Metadata().set('a-bin', bytes);
+    metadata.encodedBy(lines);
+
+    bytes[0] = 2;
+
+    assert.equal(metadata.encodedBy(lines).toString(), 'a-bin,2');
+  });
 });

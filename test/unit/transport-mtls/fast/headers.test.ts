@@ -114,9 +114,24 @@ describe('header blocks of the fast lane', () => {
 
   it('that are large are not remembered', () => {
     const cache = new BlockCache((fields) => fields);
-    const block = encodeFields(['a', 'x'.repeat(1000)]);
+    const block = encodeFields(['a', 'x'.repeat(5000)]);
 
     assert.notEqual(cache.get(block, 0, block.length), cache.get(block, 0, block.length));
+  });
+
+  it('fill no more than 16 KiB together', () => {
+    const cache = new BlockCache((fields) => fields);
+    const get = (name: string) => {
+      const block = encodeFields([name, 'x'.repeat(4000)]);
+      return cache.get(block, 0, block.length);
+    };
+
+    const first = get('a');
+    for (const name of ['b', 'c', 'd']) get(name);
+    assert.equal(get('a'), first);
+    get('e');
+
+    assert.notEqual(get('a'), first);
   });
 });
 

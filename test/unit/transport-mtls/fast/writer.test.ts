@@ -81,6 +81,23 @@ describe('the writer of frames', () => {
     assert.equal(wire.writes, 1);
   });
 
+  it('gathers what several callbacks of a turn write, when it is told to', async () => {
+    const wire = new Wire();
+    const writer = writerOn(wire);
+    writer.gathersWholeTurns = true;
+    const callback = () => new Promise<void>((resolve) => process.nextTick(resolve));
+
+    writer.headers(1, Buffer.of(0x88), false);
+    await callback();
+    writer.headers(3, Buffer.of(0x88), false, Buffer.of(0x89));
+    await callback();
+    assert.equal(wire.writes, 0);
+    await turn();
+
+    assert.deepEqual(wire.frames(), ['HEADERS 1 false 88', 'HEADERS 3 false 8889']);
+    assert.equal(wire.writes, 1);
+  });
+
   it('lets small messages of one stream share a frame, up to 16 KiB', async () => {
     const wire = new Wire();
     const writer = writerOn(wire);

@@ -1,0 +1,38 @@
+import type { ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+
+/**
+ * The answers that clients of HTTP/1.1 wait for, on connections where they may ask again before they are answered (RFC 9112
+ * section 9.3.2). When such a connection ends, Node tells it to the first of them alone: the others would never be over.
+ */
+export class PipelinedAnswers {
+  readonly #maxPerConnection: number;
+  readonly #awaited = new WeakMap<Socket, Set<ServerResponse>>();
+
+  constructor(maxPerConnection: number) {
+    this.#maxPerConnection = maxPerConnection;
+  }
+
+  /** False when the client has asked for more at once than it may. */
+  add(socket: Socket, answer: ServerResponse): boolean {
+    const awaited = this.#awaitedOn(socket);
+    if (awaited.size >= this.#maxPerConnection) return false;
+    awaited.add(answer);
+    answer.on('close', () => awaited.delete(answer));
+    return true;
+  }
+
+  #awaitedOn(socket: Socket): Set<ServerResponse> {
+    const known = this.#awaited.get(socket);
+    if (known) return known;
+    const awaited = new Set<ServerResponse>();
+    this.#awaited.set(socket, awaited);
+    // After the listeners of Node, which close the first one.
+    socket.once('close', () => process.nextTick(() => closeAll(awaited)));
+    return awaited;
+  }
+}
+
+function closeAll(awaited: ReadonlySet<ServerResponse>): void {
+  for (const answer of awaited) answer.emit('close');
+}

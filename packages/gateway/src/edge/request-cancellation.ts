@@ -1,0 +1,31 @@
+import type { Cancellation } from '@sallyport/core';
+
+/** What a call needs of an AbortSignal, which takes several times as long to make, to listen to and to abort. */
+export class RequestCancellation implements Cancellation {
+  #aborted: boolean;
+  readonly #listeners = new Set<() => void>();
+
+  constructor(aborted: boolean) {
+    this.#aborted = aborted;
+  }
+
+  get aborted(): boolean {
+    return this.#aborted;
+  }
+
+  /** Each listener is called once at most. */
+  addEventListener(_type: 'abort', listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  removeEventListener(_type: 'abort', listener: () => void): void {
+    this.#listeners.delete(listener);
+  }
+
+  abort(): void {
+    this.#aborted = true;
+    const listeners = [...this.#listeners];
+    this.#listeners.clear();
+    for (const listener of listeners) listener();
+  }
+}

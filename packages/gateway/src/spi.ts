@@ -1,0 +1,4 @@
+/** Parts of the gateway whose bounds are shown without a gateway around them. For tests; they may change at any time. */
+export { wholeBody } from './edge/whole-body.js';
+export { LocalRateLimits } from './limits/rate-limit-store.js';
+export { uploadedMessages } from './streams/ndjson-upload.js';
