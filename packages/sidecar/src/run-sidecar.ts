@@ -11,9 +11,10 @@ export interface RunSidecarOptions {
 
 /**
  * Starts the sidecar, and stops it on SIGTERM or SIGINT; a second one ends the process at once. SIGHUP looks at every file that is
- * followed now: certificates, revocation lists, rules, the configuration. SIGUSR2 updates it: the next process, in whatever version is installed by
- * then, takes over the sockets, and this one drains and ends; when that one does not come to serve, this one goes on. Tells systemd
- * where it runs below it. Resolves once it has stopped; when it refuses to start, the reasons go to stderr and the exit code becomes 1.
+ * followed now: certificates, revocation lists, rules, the configuration. SIGUSR2 updates it: the next process, in whatever version is
+ * installed by then, takes over the sockets, and this one drains and ends; when that one does not come to serve, this one goes on.
+ * Tells systemd where it runs below it. Resolves once it has stopped; when it refuses to start, the reasons go to stderr and the exit
+ * code becomes 1.
  */
 export async function runSidecar(sidecar: Sidecar, options: RunSidecarOptions = {}): Promise<void> {
   const file = options.pidFile === undefined ? undefined : new PidFile(options.pidFile);
@@ -46,7 +47,8 @@ export async function runSidecar(sidecar: Sidecar, options: RunSidecarOptions = 
           if (isReplaced) manager.release();
           else await manager.stopping();
           await sidecar.stop();
-          file?.remove();
+          // The next process writes its own, perhaps only now.
+          if (!isReplaced) file?.remove();
         },
       },
       { until },

@@ -144,9 +144,9 @@ describe('sallyport sidecar update', () => {
     await place.command();
     const from = place.pid();
 
-    const { code, stdout } = await runNode([CLI, 'sidecar', 'update', '--proxy_pid_file', place.pidFile]);
+    const { code, stdout, stderr } = await runNode([CLI, 'sidecar', 'update', '--proxy_pid_file', place.pidFile]);
 
-    assert.equal(code, 0);
+    assert.equal(code, 0, stderr + place.output());
     assert.equal(stdout, `process ${place.pid()} serves; process ${from} ends when its connections have\n`);
     await eventually(() => assert.equal(isAlive(from), false));
     const caller = await place.call();

@@ -1,6 +1,5 @@
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, renameSync, unlinkSync } from 'node:fs';
 import { connect, type Server } from 'node:net';
-import { isMainThread } from 'node:worker_threads';
 import { CallError } from '../errors.js';
 import { type LocalAddress, localAddressText } from './local-address.js';
 
@@ -13,8 +12,11 @@ const ANSWER_TIMEOUT_MS = 1000;
  */
 export async function listenLocally(server: Server, address: LocalAddress, purpose: string): Promise<LocalAddress> {
   try {
-    if ('path' in address) await listenOnFile(server, address.path);
-    else await listenOnce(server, () => server.listen(address));
+    if ('path' in address) {
+      const { path } = address;
+      await listenOnFile(server, path);
+      server.once('close', () => unlinkSilently(path));
+    } else await listenOnce(server, address);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const why = code === 'EADDRINUSE' ? 'another program listens there (EADDRINUSE)' : (code ?? 'unknown error');
@@ -24,38 +26,32 @@ export async function listenLocally(server: Server, address: LocalAddress, purpo
   return 'path' in address ? address : { host: address.host, port: portOf(server) };
 }
 
-async function listenOnFile(server: Server, path: string): Promise<void> {
-  const listen = () => listenOnce(server, () => asOwnerAlone(() => server.listen(path)));
-  try {
-    await listen();
-  } catch (error) {
-    const isInUse = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
-    if (!isInUse || !lstatSync(path).isSocket() || (await answers(path))) throw error;
-    unlinkSync(path);
-    await listen();
+/**
+ * Listens on a unix socket that only the own user may use; the file of one that nobody listens on any more is taken over. The file is
+ * the caller's to remove. Rejects as `listen` does.
+ */
+export async function listenOnFile(server: Server, path: string): Promise<void> {
+  const file = lstatSync(path, { throwIfNoEntry: false });
+  if (file && (!file.isSocket() || (await answers(path)))) {
+    throw Object.assign(new Error('the address is in use'), { code: 'EADDRINUSE' });
   }
-  // For a thread, which may not set the mask.
-  chmodSync(path, 0o600);
+  // It gets its name when it has its mode: there is no moment in which others could connect. And libuv, which removes the file that it
+  // has made when it closes the socket, whoever listens there by then, looks for the first name.
+  const unnamed = `${path}.${process.pid.toString(36)}`;
+  unlinkSilently(unnamed);
+  await listenOnce(server, { path: unnamed });
+  chmodSync(unnamed, 0o600);
+  renameSync(unnamed, path);
 }
 
-/** The socket is made before `listen` returns; with a mask there is no moment in which others could connect. */
-function asOwnerAlone(listen: () => void): void {
-  const mask = isMainThread ? process.umask(0o177) : undefined;
-  try {
-    listen();
-  } finally {
-    if (mask !== undefined) process.umask(mask);
-  }
-}
-
-function listenOnce(server: Server, listen: () => void): Promise<void> {
+/** Rejects as `listen` emits an error. */
+export function listenOnce(server: Server, where: LocalAddress | { readonly fd: number }): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.once('listening', () => {
+    server.listen(where, () => {
       server.off('error', reject);
       resolve();
     });
-    listen();
   });
 }
 
@@ -69,11 +65,21 @@ function answers(path: string): Promise<boolean> {
     };
     socket.once('connect', () => settle(true));
     socket.once('timeout', () => settle(true));
-    socket.once('error', (error: NodeJS.ErrnoException) => settle(error.code !== 'ECONNREFUSED'));
+    socket.once('error', (error: NodeJS.ErrnoException) =>
+      settle(error.code !== 'ECONNREFUSED' && error.code !== 'ENOENT'),
+    );
   });
 }
 
 function portOf(server: Server): number {
   const bound = server.address();
   return typeof bound === 'object' && bound !== null ? bound.port : 0;
+}
+
+function unlinkSilently(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // It is gone already.
+  }
 }

@@ -1,7 +1,6 @@
-import { chmodSync, closeSync, renameSync, unlinkSync } from 'node:fs';
+import { closeSync, unlinkSync } from 'node:fs';
 import { isIP, type Server } from 'node:net';
-import { CallError, type LocalAddress, localAddressText } from '@sallyport/core/spi';
-import { openSocket } from '../open-socket.js';
+import { CallError, type LocalAddress, listenOnce, listenOnFile, localAddressText } from '@sallyport/core/spi';
 
 /** A listening socket that another process has opened. */
 export interface HandedSocket {
@@ -78,7 +77,7 @@ export class ListeningSockets {
     let file = 'path' in address ? address.path : undefined;
     if (handed) {
       this.#handed.delete(name);
-      await listening(server, { fd: handed.descriptor });
+      await listenOnce(server, { fd: handed.descriptor });
       const difference = differenceOf(server, address);
       if (difference !== undefined) {
         throw new CallError(
@@ -87,8 +86,8 @@ export class ListeningSockets {
         );
       }
       if (!handed.ownsFile) file = undefined;
-    } else if ('path' in address) await listenOnFile(server, address);
-    else await listening(server, address);
+    } else if ('path' in address) await listenOnFile(server, address.path);
+    else await listenOnce(server, address);
 
     this.#bound.set(name, { server, file });
     server.once('close', () => {
@@ -97,38 +96,6 @@ export class ListeningSockets {
       if (file !== undefined && !this.#handedOver) unlinkSilently(file);
     });
     return 'path' in address ? address : { host: address.host, port: portOf(server) };
-  }
-}
-
-/**
- * Nobody can connect before only the own user may: the socket gets its name when it has its mode. Besides, libuv removes the file it
- * has made when it closes the socket, whoever listens there by then; it looks for the first name.
- */
-async function listenOnFile(server: Server, { path }: { readonly path: string }): Promise<void> {
-  if (await answers(path)) throw Object.assign(new Error('in use'), { code: 'EADDRINUSE' });
-  const unnamed = `${path}.${process.pid.toString(36)}`;
-  unlinkSilently(unnamed);
-  await listening(server, { path: unnamed });
-  chmodSync(unnamed, 0o600);
-  renameSync(unnamed, path);
-}
-
-function listening(server: Server, where: { fd: number } | LocalAddress): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(where, () => {
-      server.off('error', reject);
-      resolve();
-    });
-  });
-}
-
-async function answers(path: string): Promise<boolean> {
-  try {
-    (await openSocket({ path }, 1000)).destroy();
-    return true;
-  } catch (error) {
-    return !['ECONNREFUSED', 'ENOENT'].includes((error as Error).message);
   }
 }
 

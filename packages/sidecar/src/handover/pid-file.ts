@@ -36,10 +36,17 @@ export class PidFile {
   }
 
   /** Throws UsageError when it cannot be read, or its process has ended. */
+  serving(): Serving {
+    const serving = this.read();
+    const [, start = ''] = this.#lines();
+    if (!isAlive(serving.pid, start)) throw new UsageError(`process ${serving.pid} of ${this.#path} has ended`);
+    return serving;
+  }
+
+  /** What stands there, be the process alive or not. Throws UsageError when it cannot be read. */
   read(): Serving {
-    const [pid = '', start = '', problem = ''] = this.#lines();
+    const [pid = '', , problem = ''] = this.#lines();
     if (!/^[1-9]\d{0,9}$/.test(pid)) throw new UsageError(`${this.#path} holds no process id`);
-    if (!isAlive(Number(pid), start)) throw new UsageError(`process ${pid} of ${this.#path} has ended`);
     return { pid: Number(pid), problem: problem === '' ? undefined : problem };
   }
 

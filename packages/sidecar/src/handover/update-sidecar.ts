@@ -24,11 +24,12 @@ const DEFAULT_TIMEOUT_MS = 40_000;
  */
 export async function updateSidecar({ pidFile, timeoutMs = DEFAULT_TIMEOUT_MS }: UpdateOptions): Promise<Update> {
   const file = new PidFile(pidFile);
-  const { pid: from, problem: before } = file.read();
+  const { pid: from, problem: before } = file.serving();
   const deadlineAt = Date.now() + timeoutMs;
   process.kill(from, 'SIGUSR2');
   while (Date.now() < deadlineAt) {
     await passes(LOOK_AGAIN_MS);
+    // The old one may have ended before the next one has written its id.
     const { pid: to, problem } = file.read();
     if (to !== from) return { from, to };
     if (problem !== undefined && problem !== before)
