@@ -1,6 +1,6 @@
 /*
- * The reporter of `npm test`: what mocha's own prints, then the suites that were skipped, by name. Writes the counts of every file and
- * what failed to the file that SALLYPORT_TEST_RESULTS names, and ends a run that something left open keeps alive.
+ * The reporter of `npm test`: what mocha's own prints, then the suites that were skipped, by name. Writes the counts and times of every
+ * file and what failed to the file that SALLYPORT_TEST_RESULTS names, and ends a run that something left open keeps alive.
  */
 import { writeFileSync } from 'node:fs';
 import { relative } from 'node:path';
@@ -14,8 +14,9 @@ export default class Reporter extends Mocha.reporters.Spec {
     super(runner, options);
     const files = {};
     const count = (test, outcome) => {
-      const counts = (files[fileOf(test)] ??= { passed: 0, failed: 0, skipped: 0 });
+      const counts = (files[fileOf(test)] ??= { passed: 0, failed: 0, skipped: 0, durationMs: 0 });
       counts[outcome]++;
+      counts.durationMs += test.duration ?? 0;
     };
     const skipped = new Map();
     runner.on('pass', (test) => count(test, 'passed'));
