@@ -14,7 +14,9 @@ export default class Reporter extends Mocha.reporters.Spec {
     super(runner, options);
     const files = {};
     const count = (test, outcome) => {
-      const counts = (files[fileOf(test)] ??= { passed: 0, failed: 0, skipped: 0, durationMs: 0 });
+      const file = fileOf(test);
+      files[file] ??= { passed: 0, failed: 0, skipped: 0, durationMs: 0 };
+      const counts = files[file];
       counts[outcome]++;
       counts.durationMs += test.duration ?? 0;
     };

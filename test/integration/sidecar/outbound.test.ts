@@ -348,7 +348,10 @@ describe('the life of a sidecar (TCP)', () => {
       upstreams: { other: { ...to('other', '127.0.0.1:9'), listen: `127.0.0.1:${port}` } },
     });
 
-    await assert.rejects(proxy.sidecar.start(), /cannot listen on .* for upstream-other: another program listens there/);
+    await assert.rejects(
+      proxy.sidecar.start(),
+      /cannot listen on .* for upstream-other: another program listens there/,
+    );
 
     assert.deepEqual(proxy.sidecar.endpoints, []);
     taken.close();

@@ -65,8 +65,7 @@ export function readHeaders(raw: readonly string[]): Readonly<Record<string, str
     const value = raw[i + 1] as string;
     const before = seen[name];
     if (before === undefined) seen[name] = value;
-    else if (isSingle)
-      throw new MalformedRequest('header-repeated', `the header ${name} stands more than once`);
+    else if (isSingle) throw new MalformedRequest('header-repeated', `the header ${name} stands more than once`);
     else seen[name] = `${before}${name === 'cookie' ? '; ' : ', '}${value}`;
   }
   if (seen['content-length'] !== undefined && seen['transfer-encoding'] !== undefined) {
