@@ -1,8 +1,14 @@
 import type { Socket } from 'node:net';
-import { type Clock, type EventSink, every, type Timer } from '@sallyport/core/spi';
+import {
+  type Clock,
+  type EventSink,
+  every,
+  type LocalAddress,
+  localAddressText,
+  type Timer,
+} from '@sallyport/core/spi';
 import type { DirectReader } from './direct-reader.js';
 import { type HealthCheck, lookAt } from './health-check.js';
-import { type LocalAddress, textOf } from './local-address.js';
 import { openSocket } from './open-socket.js';
 
 export type ProgramCheck = HealthCheck & {
@@ -95,7 +101,7 @@ export class Program {
     this.#contradictions = 0;
     this.#problem = problem;
     this.#events.emit('program-state', {
-      target: textOf(this.#options.target),
+      target: localAddressText(this.#options.target),
       state: problem === undefined ? 'up' : 'down',
       detail: problem ?? '',
     });

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { openAdmin } from '@sallyport/admin';
 import {
   consoleLogger,
   type EventListener,
@@ -17,6 +18,7 @@ import {
   type IdentityTemplate,
   InsecureConfigurationError,
   identityProblems,
+  observeTls,
   Registration,
   type RegistrySession,
   systemClock,
@@ -24,6 +26,8 @@ import {
   type Violation,
   violation,
 } from '@sallyport/core/spi';
+import { adminPages, healthOf, type ShownSidecar } from './admin/pages.js';
+import { observeSidecar } from './admin/sidecar-metrics.js';
 import { ListeningSockets } from './handover/listening-sockets.js';
 import { type SuccessorOptions, startSuccessor } from './handover/successor.js';
 import { Inbound } from './inbound.js';
@@ -51,6 +55,8 @@ export interface Sidecar {
   readonly upstreams: Readonly<Record<string, string>>;
   /** Open connections: of others to the program, and of the program to upstreams. */
   readonly connections: { readonly inbound: number; readonly outbound: number };
+  /** Where health, metrics and the rest are told: `127.0.0.1:9901` or `unix:/path`. Undefined without `admin`, before `start` and after `stop`. */
+  readonly adminAddress: string | undefined;
   /** Listens to one type of event, or to all (`*`). Returns the function that unsubscribes. */
   on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
   on(type: '*', listener: EventListener): () => void;
@@ -100,8 +106,11 @@ export class SidecarInstance implements Sidecar {
   #registration: Registration | undefined;
   #inbound: Inbound | undefined;
   #outbound: Outbound | undefined;
+  #adminAddress: string | undefined;
   #told: string | undefined;
   #given: SidecarOptions;
+  /** The options with the last change of them. */
+  #inForce: ResolvedSidecarOptions | undefined;
   #handingOver = false;
   #replacing: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | undefined;
@@ -124,7 +133,7 @@ export class SidecarInstance implements Sidecar {
   get readiness(): Readiness {
     const reasons: string[] = [];
     if (this.#state !== 'ready') reasons.push(`the sidecar is ${this.#state}`);
-    const problem = this.#inbound?.programProblem;
+    const problem = this.#inbound?.program.problem;
     if (problem !== undefined) reasons.push(`the program cannot be reached: ${problem}`);
     if (this.#session?.state === 'down') reasons.push('the registry is down');
     if (this.#tls) reasons.push(...identityProblems(this.#tls, this.clock.now()));
@@ -137,6 +146,10 @@ export class SidecarInstance implements Sidecar {
 
   get upstreams(): Readonly<Record<string, string>> {
     return this.#outbound?.addresses ?? {};
+  }
+
+  get adminAddress(): string | undefined {
+    return this.#adminAddress;
   }
 
   get connections() {
@@ -200,6 +213,8 @@ export class SidecarInstance implements Sidecar {
       const { tls, options, template } = await this.#validate();
       this.#tls = tls;
       this.#become('validated');
+      this.#opened.push(observeTls({ service: this.name, tls, events: this.events, clock: this.clock }));
+      await this.#openAdmin(options, tls);
       const session = await this.#openRegistry(options, tls);
       await this.#openOutbound(options, tls, template, session);
       if (options.inbound) await this.#openInbound(options, options.inbound, tls);
@@ -273,6 +288,46 @@ export class SidecarInstance implements Sidecar {
     this.#outbound = outbound;
   }
 
+  /** First, so that it can be asked for as long as anything else is open. */
+  async #openAdmin(options: ResolvedSidecarOptions, tls: TlsHandle): Promise<void> {
+    const { admin } = options;
+    if (!admin) return;
+    const opened = await openAdmin(admin, {
+      subject: this,
+      events: this.events,
+      pages: adminPages(() => this.#shown(tls, this.#inForce ?? options)),
+      health: () => healthOf({ program: this.#inbound?.program }),
+      bind: (server, address) => this.#sockets.listen('admin', server, address),
+    });
+    this.#opened.push(() => opened.close());
+    this.#adminAddress = opened.address;
+    const { name: service, events, clock } = this;
+    const { meters } = opened;
+    this.#opened.push(observeTls({ service, tls, events, clock, meters }));
+    this.#opened.push(
+      observeSidecar(service, events, meters, {
+        programIsUp: () => this.#inbound && this.#inbound.program.problem === undefined,
+        inbound: () => this.connections.inbound,
+        accepted: () => this.#inbound?.peers.accepted ?? 0,
+        peers: () => this.#inbound?.peers.list().length ?? 0,
+        upstreams: () => this.#outbound?.upstreams ?? [],
+        requests: () => this.#inbound?.requests,
+      }),
+    );
+  }
+
+  #shown(tls: TlsHandle, options: ResolvedSidecarOptions): ShownSidecar {
+    const [inbound, outbound] = [this.#inbound, this.#outbound];
+    return {
+      program: inbound?.program,
+      peers: inbound?.peers.list() ?? [],
+      upstreams: outbound?.upstreams ?? [],
+      material: tls.current(),
+      options,
+      rules: inbound?.rules ?? [],
+    };
+  }
+
   async #openRegistry({ registry }: ResolvedSidecarOptions, tls: TlsHandle): Promise<RegistrySession | undefined> {
     const session = await registry?.open({ service: this.name, events: this.events, clock: this.clock, tls });
     if (session) this.#opened.push(() => session.close());
@@ -316,11 +371,11 @@ export class SidecarInstance implements Sidecar {
     );
     this.#registration = registration;
     this.#opened.push(() => registration.close());
-    if (this.#inbound?.programProblem === undefined) await registration.start();
+    if (this.#inbound?.program.problem === undefined) await registration.start();
   }
 
   #programChanged(): void {
-    this.#registration?.mark(this.#inbound?.programProblem === undefined ? 'ready' : 'starting');
+    this.#registration?.mark(this.#inbound?.program.problem === undefined ? 'ready' : 'starting');
     this.#tellReadiness();
   }
 
@@ -343,6 +398,7 @@ export class SidecarInstance implements Sidecar {
     }
     if (rules) inbound?.follow(rules);
     this.#given = given;
+    this.#inForce = value;
   }
 
   async #stop(): Promise<void> {
@@ -355,7 +411,10 @@ export class SidecarInstance implements Sidecar {
     this.#tellReadiness();
     const { spreadMs = 0, graceMs = 0 } = this.#parsed.value?.drain ?? {};
     await this.#registration?.drain(spreadMs);
-    await Promise.all([this.#inbound?.drain(graceMs), this.#outbound?.drain(graceMs)]);
+    const deadlineAt = Date.now() + graceMs;
+    await this.#inbound?.drain(graceMs);
+    // Until then the program may need its upstreams for what it has to finish.
+    await this.#outbound?.drain(Math.max(0, deadlineAt - Date.now()));
     await this.#registration?.withdraw();
     await this.#unwind();
     this.#become('stopped');
@@ -363,6 +422,7 @@ export class SidecarInstance implements Sidecar {
 
   async #unwind(): Promise<void> {
     this.#tls = undefined;
+    this.#adminAddress = undefined;
     this.#session = undefined;
     this.#registration = undefined;
     this.#inbound = undefined;

@@ -73,7 +73,7 @@ describe('sallyport sidecar', () => {
   });
 
   it('does not guess at what only the author of a command can mend', async () => {
-    const outcome = await runCli([...seed.split(' '), '--proxy_target', '10.0.0.7:80']);
+    const outcome = await runCli([...seed.split(' '), '--proxy_target', '10.0.0.7:80', '--proxy_protocol', 'tcp']);
 
     assert.match(outcome.error, /sidecar-target-exposed at --proxy_target/);
     assert.doesNotMatch(outcome.error, /mended/);

@@ -1,1 +1,0 @@
-export { type LocalAddress, localAddressText as textOf } from '@sallyport/core/spi';
