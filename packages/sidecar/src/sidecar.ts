@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { openAdmin } from '@sallyport/admin';
 import {
   consoleLogger,
   type EventListener,
   type EventType,
   type Readiness,
   type ServiceState,
+  silentLogger,
   UsageError,
 } from '@sallyport/core';
 import {
@@ -26,7 +26,7 @@ import {
   type Violation,
   violation,
 } from '@sallyport/core/spi';
-import { adminPages, healthOf, type ShownSidecar } from './admin/pages.js';
+import { openSidecarAdmin } from './admin/sidecar-admin.js';
 import { observeSidecar } from './admin/sidecar-metrics.js';
 import { ListeningSockets } from './handover/listening-sockets.js';
 import { type SuccessorOptions, startSuccessor } from './handover/successor.js';
@@ -166,6 +166,7 @@ export class SidecarInstance implements Sidecar {
     const { violations, parts } = this.#parsed;
     const found = [...checkEnvironment(), ...violations];
     for (const part of parts) found.push(...(await part.check()));
+    found.push(...(await this.#mismatchInFiles()));
     return distinct(found);
   }
 
@@ -213,7 +214,6 @@ export class SidecarInstance implements Sidecar {
       const { tls, options, template } = await this.#validate();
       this.#tls = tls;
       this.#become('validated');
-      this.#opened.push(observeTls({ service: this.name, tls, events: this.events, clock: this.clock }));
       await this.#openAdmin(options, tls);
       const session = await this.#openRegistry(options, tls);
       await this.#openOutbound(options, tls, template, session);
@@ -258,6 +258,16 @@ export class SidecarInstance implements Sidecar {
     }
   }
 
+  /** Files tell whose certificate they hold; other sources would have to be asked for one. */
+  async #mismatchInFiles(): Promise<Violation[]> {
+    const { tls: source } = this.#parsed;
+    if (source?.kind !== 'files' || (await source.check()).length > 0) return [];
+    const tls = await source.open({ events: new EventBus(this.name, this.clock, silentLogger), clock: this.clock });
+    const found = this.#identityMismatch(tls);
+    tls.close();
+    return found;
+  }
+
   /** Callers look for a program under the identity of its name; one that only calls may have any. */
   #identityMismatch(tls: TlsHandle): Violation[] {
     const { value, template } = this.#parsed;
@@ -290,42 +300,22 @@ export class SidecarInstance implements Sidecar {
 
   /** First, so that it can be asked for as long as anything else is open. */
   async #openAdmin(options: ResolvedSidecarOptions, tls: TlsHandle): Promise<void> {
-    const { admin } = options;
-    if (!admin) return;
-    const opened = await openAdmin(admin, {
+    const { events, clock } = this;
+    const told = {
       subject: this,
-      events: this.events,
-      pages: adminPages(() => this.#shown(tls, this.#inForce ?? options)),
-      health: () => healthOf({ program: this.#inbound?.program }),
-      bind: (server, address) => this.#sockets.listen('admin', server, address),
-    });
-    this.#opened.push(() => opened.close());
-    this.#adminAddress = opened.address;
-    const { name: service, events, clock } = this;
-    const { meters } = opened;
-    this.#opened.push(observeTls({ service, tls, events, clock, meters }));
-    this.#opened.push(
-      observeSidecar(service, events, meters, {
-        programIsUp: () => this.#inbound && this.#inbound.program.problem === undefined,
-        inbound: () => this.connections.inbound,
-        accepted: () => this.#inbound?.peers.accepted ?? 0,
-        peers: () => this.#inbound?.peers.list().length ?? 0,
-        upstreams: () => this.#outbound?.upstreams ?? [],
-        requests: () => this.#inbound?.requests,
-      }),
-    );
-  }
-
-  #shown(tls: TlsHandle, options: ResolvedSidecarOptions): ShownSidecar {
-    const [inbound, outbound] = [this.#inbound, this.#outbound];
-    return {
-      program: inbound?.program,
-      peers: inbound?.peers.list() ?? [],
-      upstreams: outbound?.upstreams ?? [],
-      material: tls.current(),
-      options,
-      rules: inbound?.rules ?? [],
+      events,
+      clock,
+      tls,
+      sockets: this.#sockets,
+      inbound: () => this.#inbound,
+      outbound: () => this.#outbound,
+      options: () => this.#inForce ?? options,
     };
+    this.#opened.push(observeTls({ service: this.name, tls, events, clock }), observeSidecar(told));
+    if (!options.admin) return;
+    const admin = await openSidecarAdmin(options.admin, told);
+    this.#opened.push(() => admin.close());
+    this.#adminAddress = admin.address;
   }
 
   async #openRegistry({ registry }: ResolvedSidecarOptions, tls: TlsHandle): Promise<RegistrySession | undefined> {

@@ -2,27 +2,17 @@ import {
   type Attributes,
   type BatchObservableResult,
   type MeterProvider,
+  metrics,
   type Observable,
   ValueType,
 } from '@opentelemetry/api';
-import type { EventBus } from '@sallyport/core/spi';
-import type { RequestCounts } from '../http-lanes.js';
-import type { ShownUpstream } from './pages.js';
+import type { ToldSidecar } from './sidecar-admin.js';
 
-/** What is so many now, asked for when somebody looks. */
-export interface SidecarGauges {
-  /** Undefined where nobody reaches a program. */
-  readonly programIsUp: () => boolean | undefined;
-  readonly inbound: () => number;
-  readonly accepted: () => number;
-  readonly peers: () => number;
-  readonly upstreams: () => readonly ShownUpstream[];
-  /** Undefined where bytes are passed on. */
-  readonly requests: () => (RequestCounts & { readonly running: number }) | undefined;
-}
+/** What is counted. */
+export type CountedSidecar = Pick<ToldSidecar, 'subject' | 'events' | 'inbound' | 'outbound'>;
 
 /**
- * Tells `meters` what a sidecar does. Attributes are names from the configuration and words from fixed lists; nothing that a peer
+ * Tells the OpenTelemetry SDK of the application, or other `meters`, what a sidecar does. Attributes are names from the configuration and words from fixed lists; nothing that a peer
  * chooses becomes one. Returns the function that stops it.
  *
  * | metric | kind | |
@@ -38,10 +28,8 @@ export interface SidecarGauges {
  * | `sallyport.sidecar.upstream.failures` | counter | connections and requests for which no server could be reached, by `sallyport.upstream` |
  */
 export function observeSidecar(
-  service: string,
-  events: EventBus,
-  meters: MeterProvider,
-  gauges: SidecarGauges,
+  { subject, events, inbound, outbound }: CountedSidecar,
+  meters: MeterProvider = metrics,
 ): () => void {
   const meter = meters.getMeter('@sallyport/sidecar');
   const whole = { valueType: ValueType.INT };
@@ -59,22 +47,26 @@ export function observeSidecar(
   const upstream = gauge('upstream.connections', 'Open connections by upstream', '{connection}');
   const failures = counter('upstream.failures', 'Times that no server could be reached', '{request}');
 
-  const own: Attributes = { 'sallyport.service': service };
+  const own: Attributes = { 'sallyport.service': subject.name };
   let denials = 0;
   const unreachable = new Map<string, number>();
   const observe = (result: BatchObservableResult): void => {
     const tell = (what: Observable, value: number, more: Attributes = {}) =>
       result.observe(what, value, { ...own, ...more });
-    const isUp = gauges.programIsUp();
-    if (isUp !== undefined) tell(up, isUp ? 1 : 0);
-    tell(connections, gauges.inbound());
-    tell(accepted, gauges.accepted());
-    tell(peers, gauges.peers());
-    tell(denied, denials);
-    const { running, ...outcomes } = gauges.requests() ?? {};
+    const door = inbound();
+    if (door) {
+      tell(up, door.program.problem === undefined ? 1 : 0);
+      tell(connections, door.connections);
+      tell(accepted, door.peers.accepted);
+      tell(peers, door.peers.list().length);
+      tell(denied, denials);
+    }
+    const { running, ...outcomes } = door?.requests ?? {};
     if (running !== undefined) tell(active, running);
     for (const [outcome, count] of Object.entries(outcomes)) tell(requests, count, { 'sallyport.outcome': outcome });
-    for (const { name, connections: open } of gauges.upstreams()) tell(upstream, open, { 'sallyport.upstream': name });
+    for (const { name, connections: open } of outbound()?.upstreams ?? []) {
+      tell(upstream, open, { 'sallyport.upstream': name });
+    }
     for (const [name, count] of unreachable) tell(failures, count, { 'sallyport.upstream': name });
   };
   const observed = [up, connections, accepted, peers, denied, requests, active, upstream, failures];
