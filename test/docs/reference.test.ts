@@ -46,11 +46,18 @@ const tables: readonly { readonly type: string; readonly source: string; readonl
   { type: 'CommonRateLimitOptions', source: 'gateway/src/limits/rate-limit.ts', page: 'gateway' },
   { type: 'RedisOptions', source: 'gateway/src/limits/redis-options.ts', page: 'gateway' },
   { type: 'JwtOptions', source: 'gateway/src/auth/jwt-options.ts', page: 'gateway-authentication' },
-  ...['SidecarOptions', 'InboundOptions', 'CheckOptions', 'UpstreamOptions', 'SidecarLimits'].map((type) => ({
-    type,
-    source: 'sidecar/src/options.ts',
-    page: 'sidecar',
-  })),
+  ...[
+    'SidecarOptions',
+    'InboundProgram',
+    'TcpInboundOptions',
+    'HttpInboundOptions',
+    'CheckOptions',
+    'OutboundOptions',
+    'UpstreamServers',
+    'TcpUpstreamOptions',
+    'HttpUpstreamOptions',
+    'SidecarLimits',
+  ].map((type) => ({ type, source: 'sidecar/src/options.ts', page: 'sidecar' })),
   { type: 'ConsoleLoggerOptions', source: 'core/src/events/console-logger.ts', page: 'events' },
 ];
 

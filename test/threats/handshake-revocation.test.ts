@@ -1,16 +1,9 @@
 import assert from 'node:assert/strict';
-import { X509Certificate } from 'node:crypto';
-import { grpcJsServer, nodeTlsServer, opensslServer, resumingServer } from '../support/attacks/impostors.js';
-import {
-  type Approach,
-  grpcJs,
-  intruders,
-  nodeTls,
-  openssl,
-  type ReturningIntruder,
-} from '../support/attacks/intruders.js';
+import { describeResumption, describeRevocation } from '../support/attacks/handshake-suite.js';
+import { grpcJsServer, nodeTlsServer, opensslServer } from '../support/attacks/impostors.js';
+import { grpcJs, intruders } from '../support/attacks/intruders.js';
 import { openLine, silentServer } from '../support/attacks/lines.js';
-import { assertFields, type Stronghold, stronghold } from '../support/attacks/stronghold.js';
+import { assertFields, stronghold } from '../support/attacks/stronghold.js';
 import { failureOf, traveller } from '../support/attacks/traveller.js';
 import { CANARY, Vault } from '../support/attacks/vault.js';
 import { eventually } from '../support/eventually.js';
@@ -24,63 +17,7 @@ forEachLane((lane) => {
   describe('a revoked certificate', () => {
     requireOpenssl();
 
-    for (const intruder of intruders) {
-      it(`T08 refuses a client whose certificate is revoked (${intruder.name})`, async () => {
-        await using target = await stronghold(lane);
-        const { mesh, service } = target;
-        const credentials = mesh.authority.issue({ id: mesh.id('web') });
-        await target.serves(intruder, { credentials });
-        mesh.rotate(service, { crlPems: [mesh.authority.crl({ revoked: [credentials.serial] })] });
-
-        await target.refuses(intruder, { credentials }, { reason: 'revoked' });
-      });
-    }
-
-    for (const intruder of [openssl, grpcJs]) {
-      it(`T08 refuses a client below a revoked intermediate (${intruder.name})`, async () => {
-        await using target = await stronghold(lane);
-        const { mesh, service } = target;
-        const { authority } = mesh;
-        const middle = authority.intermediate();
-        const credentials = middle.issue({ id: mesh.id('web') });
-        const { serialNumber } = new X509Certificate(middle.certificatePem);
-        const bundlePem = authority.bundlePem + middle.certificatePem;
-        const listOfMiddle = middle.crl({ revoked: [] });
-        mesh.rotate(service, { bundlePem, crlPems: [authority.crl({ revoked: [] }), listOfMiddle] });
-        await target.serves(intruder, { credentials });
-        mesh.rotate(service, { bundlePem, crlPems: [authority.crl({ revoked: [serialNumber] }), listOfMiddle] });
-
-        await target.refuses(intruder, { credentials }, { reason: 'revoked' });
-      });
-
-      it(`T08 refuses a client below an intermediate that has no list (${intruder.name})`, async () => {
-        await using target = await stronghold(lane);
-        const { mesh, service } = target;
-        const credentials = mesh.authority.intermediate().issue({ id: mesh.id('web') });
-        await target.serves(intruder, { credentials });
-        mesh.rotate(service, { crlPems: [mesh.authority.crl({ revoked: [] })] });
-
-        await target.refuses(intruder, { credentials }, { reason: 'revocation-unknown' });
-      });
-    }
-
-    it('T08 refuses every client once the list has run out, until there is a new one', async () => {
-      await using target = await stronghold(lane);
-      const { mesh, service } = target;
-      const runsOutAt = Math.ceil((Date.now() + 300) / 1000) * 1000;
-      mesh.rotate(service, { crlPems: [mesh.authority.crl({ revoked: [], nextUpdate: runsOutAt })] });
-      await target.serves(nodeTls);
-      await new Promise((resolve) => setTimeout(resolve, runsOutAt + 1000 - Date.now()));
-
-      const attempt = await nodeTls.call(target.good);
-
-      assert.equal(attempt.outcome, 'turned-away');
-      await eventually(() => assert.equal(target.alarms().length, 1));
-      for (const alarm of target.alarms()) assertFields(alarm, { reason: 'revocation-unknown' });
-      mesh.rotate(service, { crlPems: [mesh.authority.crl({ revoked: [] })] });
-      await target.serves(nodeTls);
-      await target.stillServes();
-    });
+    describeRevocation({ open: () => stronghold(lane), intruders, usual: grpcJs });
 
     for (const kind of [nodeTlsServer, grpcJsServer, opensslServer]) {
       it(`T08 refuses a server whose certificate is revoked (${kind.name})`, async () => {
@@ -98,39 +35,7 @@ forEachLane((lane) => {
   describe('a session from before the revocation', () => {
     requireOpenssl();
 
-    for (const intruder of [nodeTls, openssl]) {
-      it(`T09 would let a client without a certificate into a server that resumes (${intruder.name})`, async () => {
-        await using target = await stronghold(lane);
-        await using careless = await resumingServer(target.good);
-        const approach = { ...target.good, door: careless.endpoint };
-        const [session] = await intruder.collectSessions(approach);
-        assert.ok(session);
-
-        const attempt = await intruder.call({ ...approach, credentials: undefined, session });
-
-        assert.equal(attempt.outcome, 'served');
-      });
-
-      it(`T09 does not bring a revoked client back (${intruder.name})`, async () => {
-        await using target = await stronghold(lane);
-        const { approach, sessions } = await revokedAfterVisit(target, intruder);
-
-        for (const session of sessions) await target.refuses(intruder, { ...approach, session }, { reason: 'revoked' });
-      });
-
-      it(`T09 does not stand for the certificate (${intruder.name})`, async () => {
-        await using target = await stronghold(lane);
-        const { approach, sessions } = await revokedAfterVisit(target, intruder);
-
-        for (const session of sessions) {
-          await target.refuses(
-            intruder,
-            { ...approach, credentials: undefined, session },
-            { reason: 'no-certificate' },
-          );
-        }
-      });
-    }
+    describeResumption({ open: () => stronghold(lane) });
   });
 
   describe('a revocation while connections are open', () => {
@@ -192,18 +97,6 @@ forEachLane((lane) => {
     });
   });
 });
-
-/** A client that was served, kept its sessions (and one that a careless server gave it), and was revoked then. */
-async function revokedAfterVisit({ mesh, service, good }: Stronghold, intruder: ReturningIntruder) {
-  const credentials = mesh.authority.issue({ id: mesh.id('web') });
-  const approach: Approach = { ...good, credentials };
-  await using careless = await resumingServer(good);
-  const elsewhere = await intruder.collectSessions({ ...approach, door: careless.endpoint });
-  const sessions = [...(await intruder.collectSessions(approach)), ...elsewhere];
-  mesh.rotate(service, { crlPems: [mesh.authority.crl({ revoked: [credentials.serial] })] });
-  assert.notEqual(sessions.length, 0);
-  return { approach, sessions };
-}
 
 async function drained(stream: AsyncIterable<unknown>): Promise<void> {
   for await (const _ of stream);

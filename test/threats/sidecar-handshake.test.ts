@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createConnection } from 'node:net';
-import { constrainedChain, forgeries, oneOfEachThreat } from '../support/attacks/forgeries.js';
+import { forgeries, oneOfEachThreat } from '../support/attacks/forgeries.js';
+import { describeHandshakes, describeResumption, describeRevocation } from '../support/attacks/handshake-suite.js';
 import { nodeTlsServer, opensslServer, plaintextServer } from '../support/attacks/impostors.js';
 import { grpcJs, nodeHttp2, nodeTls, openssl, plaintextIntruders } from '../support/attacks/intruders.js';
 import { CANARY, TREASURE } from '../support/attacks/vault.js';
@@ -15,90 +16,26 @@ const tools = [openssl, nodeTls];
 describe('the door of a sidecar', () => {
   requireOpenssl();
 
+  describeHandshakes({
+    open: fort,
+    intruders: tools,
+    // Of those without TLS only this one has a sibling that speaks no protocol.
+    withoutTls: plaintextIntruders.filter(({ withTls }) => withTls === nodeTls),
+    wrongProtocols: [['h2'], ['http/1.1'], ['sallyport-grpc/1', 'postgresql']],
+    protocolChoosers: tools,
+    usual: nodeTls,
+    callers: tools,
+  });
+  describeRevocation({ open: fort, intruders: tools, usual: nodeTls });
+  describeResumption({ open: fort });
+
   for (const intruder of tools) {
-    it(`lets a client with a fitting certificate in (${intruder.name})`, async () => {
-      await using target = await fort();
-
-      await target.serves(intruder);
-    });
-
-    it(`T03 refuses a client without a certificate (${intruder.name})`, async () => {
-      await using target = await fort();
-
-      await target.refuses(intruder, { credentials: undefined }, { reason: 'no-certificate' });
-    });
-
-    for (const version of ['TLSv1.1', 'TLSv1.2'] as const) {
-      it(`T02 refuses a client of ${version} (${intruder.name})`, async () => {
-        await using target = await fort();
-
-        await target.refuses(intruder, { version }, { reason: 'tls-version' });
-      });
-    }
-
-    for (const alpn of [['h2'], ['http/1.1'], ['sallyport-grpc/1', 'postgresql']]) {
-      it(`T21 refuses a client that came for ${alpn.join(' and ')} (${intruder.name})`, async () => {
-        await using target = await fort();
-
-        await target.refuses(intruder, { alpn }, { reason: 'alpn' });
-      });
-    }
-
     it(`T19 refuses a known client that no rule names (${intruder.name})`, async () => {
       await using target = await fort();
-      const credentials = target.world.authority.issue({ id: idOf('guest') });
+      const credentials = target.authority.issue({ id: idOf('guest') });
 
       const alarm = { type: 'call-denied', peer: idOf('guest'), rule: undefined } as const;
       await target.refuses(intruder, { credentials }, alarm);
-    });
-
-    it(`T22 takes a client for what its URI says, whatever was injected beside it (${intruder.name})`, async () => {
-      await using target = await fort();
-      const credentials = target.world.authority.issueRaw({
-        subjectAltName: { names: [{ dns: `vault.test, URI:${idOf('web')}` }, { uri: idOf('guest') }] },
-      });
-
-      await target.refuses(intruder, { credentials }, { type: 'call-denied', peer: idOf('guest') });
-    });
-
-    it(`T23 lets a client in whose chain keeps its constraints (${intruder.name})`, async () => {
-      await using target = await fort();
-
-      await target.serves(intruder, { credentials: constrainedChain(target.world.authority, idOf('web')) });
-    });
-
-    it(`T08 refuses a client whose certificate is revoked (${intruder.name})`, async () => {
-      await using target = await fort();
-      const { world, door } = target;
-      const credentials = world.authority.issue({ id: idOf('web') });
-      await target.serves(intruder, { credentials });
-      door.source.rotate({
-        ...world.issue('vault'),
-        crlPems: [world.authority.crl({ revoked: [credentials.serial] })],
-      });
-
-      await target.refuses(intruder, { credentials }, { reason: 'revoked' });
-    });
-  }
-
-  for (const [intruder, shown] of [
-    [openssl, forgeries],
-    [nodeTls, oneOfEachThreat],
-  ] as const) {
-    for (const { threat, what, forge, reason } of shown) {
-      it(`${threat} refuses a client with ${what} (${intruder.name})`, async () => {
-        await using target = await fort();
-
-        await target.refuses(intruder, { credentials: forge(target.world.authority, idOf('web')) }, { reason });
-      });
-    }
-  }
-
-  for (const intruder of plaintextIntruders.filter(({ name }) => name === 'node:net')) {
-    it(`T01 refuses plaintext (${intruder.name})`, async () => {
-      await using target = await fort();
-
-      await target.refuses(intruder, {}, { reason: 'not-tls' });
     });
   }
 

@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import type { MeterProvider } from '@opentelemetry/api';
 import type { Readiness, ServiceState } from '@sallyport/core';
@@ -24,11 +24,23 @@ export interface Answer {
 /** What the owner shows beside health, readiness and metrics, by path: `/openapi.json`. */
 export type AdminPages = Readonly<Record<string, () => Answer | Promise<Answer>>>;
 
+/** Of what the owner stands before. */
+export interface AdminHealth {
+  /** False: 503. */
+  readonly isWell: boolean;
+  /** What is told of it beside name and state. */
+  readonly told: object;
+}
+
 export interface AdminContext {
   readonly subject: AdminSubject;
   readonly events: EventSink;
   /** Default none. */
   readonly pages?: AdminPages;
+  /** What else `/health` says. Default: 200, and nothing. */
+  readonly health?: () => AdminHealth;
+  /** Makes the server listen, and says where, in a process that has been given its sockets. Default: binds anew. */
+  readonly bind?: (server: Server, address: LocalAddress) => Promise<LocalAddress>;
 }
 
 /** Where it listens: `127.0.0.1:9090` or `unix:/path`. */
@@ -46,11 +58,14 @@ export interface AdminServer {
  * text for this machine alone. Nothing can be changed here. Rejects with CallError UNAVAILABLE when the address cannot be had.
  */
 export async function openAdmin({ listen }: ResolvedAdminOptions, context: AdminContext): Promise<AdminServer> {
-  const { subject, events } = context;
+  const { subject, events, health = isAlive, bind = bindAnew } = context;
   const metrics = metricsPage();
   const pages: AdminPages = {
     ...context.pages,
-    '/health': () => json(200, { name: subject.name, state: subject.state }),
+    '/health': () => {
+      const { isWell, told } = health();
+      return json(isWell ? 200 : 503, { name: subject.name, state: subject.state, ...told });
+    },
     '/ready': () => json(subject.readiness.ready ? 200 : 503, subject.readiness),
     '/metrics': async () => ({ status: 200, type: PROMETHEUS, body: await metrics.text() }),
   };
@@ -66,7 +81,7 @@ export async function openAdmin({ listen }: ResolvedAdminOptions, context: Admin
     (request, response) => void respond(request, response, pages, address),
   );
   server.maxConnections = 50;
-  address = await listenLocally(server, listen, 'health and metrics');
+  address = await bind(server, listen);
   server.on('error', (error: NodeJS.ErrnoException) => {
     events.emit('accept-failed', { detail: error.code ?? error.name });
   });
@@ -81,6 +96,14 @@ export async function openAdmin({ listen }: ResolvedAdminOptions, context: Admin
       await metrics.close();
     },
   };
+}
+
+function isAlive(): AdminHealth {
+  return { isWell: true, told: {} };
+}
+
+function bindAnew(server: Server, address: LocalAddress): Promise<LocalAddress> {
+  return listenLocally(server, address, 'health and metrics');
 }
 
 export function json(status: number, value: object): Answer {

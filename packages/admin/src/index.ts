@@ -1,6 +1,7 @@
 export {
   type AdminAddress,
   type AdminContext,
+  type AdminHealth,
   type AdminPages,
   type AdminServer,
   type AdminSubject,

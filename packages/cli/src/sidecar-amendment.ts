@@ -24,6 +24,7 @@ export function amendedDocument(document: Document, { values: given, nameOf }: G
         pidFile: given.proxy_pid_file === undefined ? undefined : resolve(given.proxy_pid_file),
         allowWildcardBind:
           given.proxy_allow_wildcard === undefined ? undefined : { reason: given.proxy_allow_wildcard },
+        admin: given.proxy_admin === undefined ? undefined : { listen: given.proxy_admin },
         outbound: given.proxy_outbound === undefined ? undefined : { listen: given.proxy_outbound },
         tls: tlsOf(document.tls, given),
         authorize: authorizeOf(inbound, given, nameOf, violations),

@@ -17,6 +17,7 @@ export const sidecarFlags = {
   proxy_upstream_identity: ['<name=id,…>', 'the SPIFFE ID that an upstream must show, where it is another one'],
   proxy_upstream_protocol: ['<name=protocol,…>', 'what an upstream speaks: http (the default) or grpc'],
   proxy_tcp: ['<address=name,…>', 'a port of its own for an upstream: 127.0.0.1:7001=postgres'],
+  proxy_admin: ['<address>', 'health, metrics, peers, certificates and configuration, for this machine alone'],
   proxy_update: ['<process>', 'how the sidecar itself is updated: restart or handover'],
   proxy_pid_file: ['<file>', 'where the id of the process stands, for sallyport sidecar update'],
 } as const satisfies Record<string, readonly [argument: string, description: string]>;

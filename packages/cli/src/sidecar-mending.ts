@@ -18,6 +18,7 @@ const flagOf: Readonly<Record<string, SidecarFlag>> = {
   'sidecar.authorize': 'proxy_allow',
   'sidecar.outbound': 'proxy_outbound',
   'sidecar.upstreams': 'proxy_upstream',
+  'sidecar.admin.listen': 'proxy_admin',
   'sidecar.update': 'proxy_update',
 };
 

@@ -5,6 +5,7 @@ import {
   type Endpoint,
   type EventSink,
   type Listener,
+  localAddressText,
   type MethodPattern,
   type ParsedRule,
   type RuleHandle,
@@ -12,6 +13,7 @@ import {
   toRuleSource,
 } from '@sallyport/core/spi';
 import { listen, type MakeServerLane, parseServerOptions } from '@sallyport/transport-mtls/spi';
+import { Peers } from './admin/peers.js';
 import type { ListeningSockets } from './handover/listening-sockets.js';
 import { HttpLanes, type RequestCounts } from './http-lanes.js';
 import type { ResolvedInbound, ResolvedSidecarOptions, SidecarOptions } from './options.js';
@@ -47,6 +49,7 @@ export class Inbound {
   readonly #opened: (() => void | Promise<void>)[] = [];
   readonly #authorizer = new Authorizer([]);
   #rules: RuleHandle | undefined;
+  readonly #peers: Peers;
   #judgeAnew = (): void => {};
   #listener: Listener | undefined;
   #lanes: HttpLanes | undefined;
@@ -55,6 +58,7 @@ export class Inbound {
     this.#options = options;
     this.#inbound = inbound;
     this.#context = context;
+    this.#peers = new Peers(context.clock);
     const { connectTimeoutMs } = options.limits;
     this.#program = new Program({ ...inbound, connectTimeoutMs }, context.events, context.onProgramChange);
   }
@@ -68,14 +72,24 @@ export class Inbound {
     return this.#listener?.connections ?? 0;
   }
 
+  /** Who is connected. */
+  get peers(): Pick<Peers, 'list' | 'accepted'> {
+    return this.#peers;
+  }
+
+  /** Those in force. */
+  get rules(): readonly ParsedRule[] {
+    return this.#rules?.current() ?? [];
+  }
+
   /** Requests under way, and what became of the others; undefined where bytes are passed on. */
   get requests(): (RequestCounts & { readonly running: number }) | undefined {
     return this.#lanes && { ...this.#lanes.counts, running: this.#lanes.requests };
   }
 
-  /** Why the program cannot be reached, or is not well; undefined when it is. */
-  get programProblem(): string | undefined {
-    return this.#program.problem;
+  /** Where the program is, and why it cannot be reached or is not well; undefined when it is. */
+  get program(): { readonly target: string; readonly problem: string | undefined } {
+    return { target: localAddressText(this.#inbound.target), problem: this.#program.problem };
   }
 
   /** Looks after the program, then listens. Rejects with CallError when the address cannot be had; `close` releases the rest. */
@@ -91,7 +105,7 @@ export class Inbound {
     const listener = await listen(
       { service: name, tls, methods: [], events, clock },
       doorOptions(this.#options),
-      lanes.makes,
+      lanes.makes.map((make) => this.#peers.counted(make)),
       (server, address) => sockets.listen('door', server, address),
     );
     this.#opened.push(() => listener.close());

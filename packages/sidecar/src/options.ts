@@ -1,3 +1,4 @@
+import { type AdminOptions, adminSchema, type ResolvedAdminOptions } from '@sallyport/admin';
 import type { IdentityMatcher, Logger, Registry, Rule, RuleDocument, RuleSource, TlsSource } from '@sallyport/core';
 import { oneOf } from '@sallyport/core';
 import {
@@ -60,6 +61,8 @@ export interface SidecarOptions {
   /** How service names become SPIFFE IDs. Default: `/svc/{service}` in the own trust domain. */
   readonly identity?: { readonly template: string; readonly values?: Readonly<Record<string, string>> };
   readonly limits?: SidecarLimits;
+  /** Health, metrics, peers, certificates and the configuration in force, for this machine alone. Left out: nobody is told. */
+  readonly admin?: AdminOptions;
   readonly drain?: {
     /** Time for callers to learn from the registry that the program drains, ms. Default 500. */
     readonly spreadMs?: number;
@@ -210,7 +213,7 @@ export type ResolvedLimits = Required<SidecarLimits>;
 export interface ResolvedSidecarOptions
   extends Omit<
     SidecarOptions,
-    'listen' | 'advertise' | 'inbound' | 'outbound' | 'upstreams' | 'limits' | 'drain' | 'version' | 'weight'
+    'listen' | 'advertise' | 'inbound' | 'outbound' | 'upstreams' | 'limits' | 'admin' | 'drain' | 'version' | 'weight'
   > {
   readonly listen: Endpoint | undefined;
   readonly advertise: Endpoint | undefined;
@@ -218,6 +221,7 @@ export interface ResolvedSidecarOptions
   readonly outbound: { readonly listen: LocalAddress } | undefined;
   readonly upstreams: Readonly<Record<string, ResolvedUpstream>>;
   readonly limits: ResolvedLimits;
+  readonly admin: ResolvedAdminOptions | undefined;
   readonly version: string;
   readonly weight: number;
   readonly drain: { readonly spreadMs: number; readonly graceMs: number };
@@ -342,6 +346,7 @@ export const optionsSchema = z.strictObject({
   registry: made<Registry>('a registry, e.g. registry.local({...})', 'check', 'open').optional(),
   identity: z.strictObject({ template: z.string(), values: z.record(z.string(), z.string()).optional() }).optional(),
   limits: limits.prefault({}),
+  admin: adminSchema.optional(),
   drain: z.strictObject({ spreadMs: durationMs().default(500), graceMs: durationMs().default(10_000) }).prefault({}),
   logger: logger.optional(),
   sockets: made<ListeningSockets>('handedSockets()', 'listen', 'serving').optional(),

@@ -10,6 +10,7 @@ import {
   type RegistrySession,
   type TlsHandle,
 } from '@sallyport/core/spi';
+import type { ShownUpstream } from './admin/pages.js';
 import type { DialTarget } from './dial.js';
 import type { ListeningSockets } from './handover/listening-sockets.js';
 import { expectedIdentity, type ResolvedSidecarOptions, type ResolvedUpstream } from './options.js';
@@ -61,6 +62,15 @@ export class Outbound {
       return address ? [[name, localAddressText(address)] as const] : [];
     });
     return Object.fromEntries(addresses);
+  }
+
+  /** Each upstream with its open connections: of the program to its port, or to its servers where it is reached by name. */
+  get upstreams(): readonly ShownUpstream[] {
+    const named = this.#named?.serverConnections;
+    return Object.entries(this.addresses).map(([name, address]) => {
+      const port = this.#inUse.get(name)?.port;
+      return { name, address, connections: port?.connections ?? named?.get(name) ?? 0 };
+    });
   }
 
   /** Connections of the program. */

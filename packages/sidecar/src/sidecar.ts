@@ -5,6 +5,7 @@ import {
   type EventType,
   type Readiness,
   type ServiceState,
+  silentLogger,
   UsageError,
 } from '@sallyport/core';
 import {
@@ -17,6 +18,7 @@ import {
   type IdentityTemplate,
   InsecureConfigurationError,
   identityProblems,
+  observeTls,
   Registration,
   type RegistrySession,
   systemClock,
@@ -24,6 +26,8 @@ import {
   type Violation,
   violation,
 } from '@sallyport/core/spi';
+import { openSidecarAdmin } from './admin/sidecar-admin.js';
+import { observeSidecar } from './admin/sidecar-metrics.js';
 import { ListeningSockets } from './handover/listening-sockets.js';
 import { type SuccessorOptions, startSuccessor } from './handover/successor.js';
 import { Inbound } from './inbound.js';
@@ -51,6 +55,8 @@ export interface Sidecar {
   readonly upstreams: Readonly<Record<string, string>>;
   /** Open connections: of others to the program, and of the program to upstreams. */
   readonly connections: { readonly inbound: number; readonly outbound: number };
+  /** Where health, metrics and the rest are told: `127.0.0.1:9901` or `unix:/path`. Undefined without `admin`, before `start` and after `stop`. */
+  readonly adminAddress: string | undefined;
   /** Listens to one type of event, or to all (`*`). Returns the function that unsubscribes. */
   on<T extends EventType>(type: T, listener: EventListener<T>): () => void;
   on(type: '*', listener: EventListener): () => void;
@@ -100,8 +106,11 @@ export class SidecarInstance implements Sidecar {
   #registration: Registration | undefined;
   #inbound: Inbound | undefined;
   #outbound: Outbound | undefined;
+  #adminAddress: string | undefined;
   #told: string | undefined;
   #given: SidecarOptions;
+  /** The options with the last change of them. */
+  #inForce: ResolvedSidecarOptions | undefined;
   #handingOver = false;
   #replacing: Promise<unknown> = Promise.resolve();
   #starting: Promise<void> | undefined;
@@ -124,7 +133,7 @@ export class SidecarInstance implements Sidecar {
   get readiness(): Readiness {
     const reasons: string[] = [];
     if (this.#state !== 'ready') reasons.push(`the sidecar is ${this.#state}`);
-    const problem = this.#inbound?.programProblem;
+    const problem = this.#inbound?.program.problem;
     if (problem !== undefined) reasons.push(`the program cannot be reached: ${problem}`);
     if (this.#session?.state === 'down') reasons.push('the registry is down');
     if (this.#tls) reasons.push(...identityProblems(this.#tls, this.clock.now()));
@@ -137,6 +146,10 @@ export class SidecarInstance implements Sidecar {
 
   get upstreams(): Readonly<Record<string, string>> {
     return this.#outbound?.addresses ?? {};
+  }
+
+  get adminAddress(): string | undefined {
+    return this.#adminAddress;
   }
 
   get connections() {
@@ -153,6 +166,7 @@ export class SidecarInstance implements Sidecar {
     const { violations, parts } = this.#parsed;
     const found = [...checkEnvironment(), ...violations];
     for (const part of parts) found.push(...(await part.check()));
+    found.push(...(await this.#mismatchInFiles()));
     return distinct(found);
   }
 
@@ -200,6 +214,7 @@ export class SidecarInstance implements Sidecar {
       const { tls, options, template } = await this.#validate();
       this.#tls = tls;
       this.#become('validated');
+      await this.#openAdmin(options, tls);
       const session = await this.#openRegistry(options, tls);
       await this.#openOutbound(options, tls, template, session);
       if (options.inbound) await this.#openInbound(options, options.inbound, tls);
@@ -243,6 +258,16 @@ export class SidecarInstance implements Sidecar {
     }
   }
 
+  /** Files tell whose certificate they hold; other sources would have to be asked for one. */
+  async #mismatchInFiles(): Promise<Violation[]> {
+    const { tls: source } = this.#parsed;
+    if (source?.kind !== 'files' || (await source.check()).length > 0) return [];
+    const tls = await source.open({ events: new EventBus(this.name, this.clock, silentLogger), clock: this.clock });
+    const found = this.#identityMismatch(tls);
+    tls.close();
+    return found;
+  }
+
   /** Callers look for a program under the identity of its name; one that only calls may have any. */
   #identityMismatch(tls: TlsHandle): Violation[] {
     const { value, template } = this.#parsed;
@@ -271,6 +296,26 @@ export class SidecarInstance implements Sidecar {
     this.#opened.push(() => outbound.close());
     await outbound.open();
     this.#outbound = outbound;
+  }
+
+  /** First, so that it can be asked for as long as anything else is open. */
+  async #openAdmin(options: ResolvedSidecarOptions, tls: TlsHandle): Promise<void> {
+    const { events, clock } = this;
+    const told = {
+      subject: this,
+      events,
+      clock,
+      tls,
+      sockets: this.#sockets,
+      inbound: () => this.#inbound,
+      outbound: () => this.#outbound,
+      options: () => this.#inForce ?? options,
+    };
+    this.#opened.push(observeTls({ service: this.name, tls, events, clock }), observeSidecar(told));
+    if (!options.admin) return;
+    const admin = await openSidecarAdmin(options.admin, told);
+    this.#opened.push(() => admin.close());
+    this.#adminAddress = admin.address;
   }
 
   async #openRegistry({ registry }: ResolvedSidecarOptions, tls: TlsHandle): Promise<RegistrySession | undefined> {
@@ -316,11 +361,11 @@ export class SidecarInstance implements Sidecar {
     );
     this.#registration = registration;
     this.#opened.push(() => registration.close());
-    if (this.#inbound?.programProblem === undefined) await registration.start();
+    if (this.#inbound?.program.problem === undefined) await registration.start();
   }
 
   #programChanged(): void {
-    this.#registration?.mark(this.#inbound?.programProblem === undefined ? 'ready' : 'starting');
+    this.#registration?.mark(this.#inbound?.program.problem === undefined ? 'ready' : 'starting');
     this.#tellReadiness();
   }
 
@@ -343,6 +388,7 @@ export class SidecarInstance implements Sidecar {
     }
     if (rules) inbound?.follow(rules);
     this.#given = given;
+    this.#inForce = value;
   }
 
   async #stop(): Promise<void> {
@@ -355,7 +401,10 @@ export class SidecarInstance implements Sidecar {
     this.#tellReadiness();
     const { spreadMs = 0, graceMs = 0 } = this.#parsed.value?.drain ?? {};
     await this.#registration?.drain(spreadMs);
-    await Promise.all([this.#inbound?.drain(graceMs), this.#outbound?.drain(graceMs)]);
+    const deadlineAt = Date.now() + graceMs;
+    await this.#inbound?.drain(graceMs);
+    // Until then the program may need its upstreams for what it has to finish.
+    await this.#outbound?.drain(Math.max(0, deadlineAt - Date.now()));
     await this.#registration?.withdraw();
     await this.#unwind();
     this.#become('stopped');
@@ -363,6 +412,7 @@ export class SidecarInstance implements Sidecar {
 
   async #unwind(): Promise<void> {
     this.#tls = undefined;
+    this.#adminAddress = undefined;
     this.#session = undefined;
     this.#registration = undefined;
     this.#inbound = undefined;

@@ -8,6 +8,7 @@ import { type Child, runNode, start, startNode } from '../../support/child.js';
 import { eventually } from '../../support/eventually.js';
 import { freePort } from '../../support/free-port.js';
 import { requireServers } from '../../support/servers/programs.js';
+import { ask } from '../../support/sidecar/ask.js';
 import { callerAt, localCaller } from '../../support/sidecar/conversation.js';
 import { program } from '../../support/sidecar/program.js';
 import { DOMAIN, idOf } from '../../support/sidecar/world.js';
@@ -48,6 +49,19 @@ describe('an update of a running sidecar', () => {
     assert.ok(made > 10);
     // The one that was open had the grace of the first process, and then its end.
     assert.ok(held.log.includes('close'));
+  });
+
+  it('answers for its health all the while, and by the next process then', async () => {
+    const admin = { listen: `127.0.0.1:${await freePort()}` };
+    await using place = await deployed({ admin });
+    await place.run();
+    const from = place.pid();
+
+    await updateSidecar({ pidFile: place.pidFile });
+
+    await eventually(() => assert.equal(isAlive(from), false));
+    const { status } = await ask('h1', admin.listen, { path: '/health', host: admin.listen });
+    assert.equal(status, 200);
   });
 
   it('keeps the open connections until the drain is over', async () => {

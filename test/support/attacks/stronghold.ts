@@ -8,10 +8,11 @@ import {
   type SallyportEvent,
   type Service,
 } from '@sallyport/core';
-import { type IssuedMaterial, type Mesh, mesh } from '@sallyport/testing';
+import { type Mesh, mesh } from '@sallyport/testing';
 import type { ServerLimits } from '@sallyport/transport-mtls';
 import { eventually } from '../eventually.js';
 import type { Lane } from '../lanes.js';
+import type { Besieged } from './handshake-suite.js';
 import type { Approach, Attempt, Credentials, Intruder } from './intruders.js';
 import type { SourceKind } from './source-kinds.js';
 import { CANARY, TREASURE, Vault } from './vault.js';
@@ -35,27 +36,14 @@ export interface Alarm {
 }
 
 /** A service under attack: it gives its treasure to `web` alone, and counts how often its handler runs. */
-export interface Stronghold extends AsyncDisposable {
+export interface Stronghold extends Besieged {
   readonly mesh: Mesh;
   readonly service: Service;
-  /** How a good caller comes, by any tool. */
-  readonly good: Approach & { readonly credentials: Credentials };
   /** How often a handler ran. */
   readonly handled: number;
   readonly events: readonly SallyportEvent[];
-  /** The events that tell of refusals. */
-  alarms(): readonly SallyportEvent[];
-  /**
-   * The attack is turned away before any handler runs, the alarm tells why and no secret; then the same tool gets in with
-   * what fits, and so does our own client.
-   */
-  refuses(intruder: Intruder, change: Partial<Approach>, alarm: Alarm): Promise<Attempt>;
-  /** The tool gets in. */
-  serves(intruder: Intruder, change?: Partial<Approach>): Promise<void>;
   /** Whatever happened before: good callers are served, old and new ones. */
   stillServes(): Promise<void>;
-  /** Gives it new material: a new leaf, with these parts. */
-  supply(parts: Partial<IssuedMaterial>): void;
   /** No event holds a key or anything of a request. */
   tellsNoSecret(...keys: Credentials[]): void;
 }
@@ -140,6 +128,8 @@ export async function stronghold(lane: Lane, { rules, limits, source }: Strongho
 
   return {
     mesh: m,
+    authority: m.authority,
+    id: (name) => m.id(name),
     service,
     good,
     get handled() {
@@ -174,6 +164,6 @@ export function assertFields(event: SallyportEvent, fields: Readonly<Record<stri
 }
 
 /** A line of the key that no other key has. */
-function keyMaterial({ privateKeyPem }: Credentials): string {
+export function keyMaterial({ privateKeyPem }: Credentials): string {
   return privateKeyPem.split('\n')[2] ?? privateKeyPem;
 }

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { inspect } from 'node:util';
-import { allow, type EventType, type SallyportEvent } from '@sallyport/core';
+import { allow, type EventType } from '@sallyport/core';
 import type { SidecarOptions } from '@sallyport/sidecar';
+import type { Besieged } from '../attacks/handshake-suite.js';
 import type { Impostor } from '../attacks/impostors.js';
-import { type Approach, type Attempt, type Credentials, type Intruder, nodeTls } from '../attacks/intruders.js';
-import { type Alarm, assertFields, assertNoSecret } from '../attacks/stronghold.js';
+import { type Approach, type Intruder, nodeTls } from '../attacks/intruders.js';
+import { assertFields, assertNoSecret } from '../attacks/stronghold.js';
 import { CANARY, TREASURE } from '../attacks/vault.js';
 import { eventually } from '../eventually.js';
 import { localCaller } from './conversation.js';
@@ -19,19 +20,13 @@ const ALARMS: ReadonlySet<EventType> = new Set<EventType>([
 ]);
 
 /** A sidecar under attack, before a program that gives its treasure to whoever reaches it. */
-export interface Fort extends AsyncDisposable {
+export interface Fort extends Besieged {
   readonly world: SidecarWorld;
   readonly door: Started;
   /** Address of the program. */
   readonly program: string;
-  /** How a good caller comes. */
-  readonly good: Approach & { readonly credentials: Credentials };
-  alarms(): readonly SallyportEvent[];
   /** What the program was told. */
   readonly heard: string;
-  /** Turned away before the program hears a word; the alarm tells why and no secret; the same tool gets in with what fits. */
-  refuses(intruder: Intruder, change: Partial<Approach>, alarm: Alarm): Promise<Attempt>;
-  serves(intruder: Intruder, change?: Partial<Approach>): Promise<void>;
 }
 
 export async function fort(options: Partial<SidecarOptions> = {}): Promise<Fort> {
@@ -68,6 +63,9 @@ export async function fort(options: Partial<SidecarOptions> = {}): Promise<Fort>
 
   return {
     world,
+    authority: world.authority,
+    id: idOf,
+    supply: (parts) => door.source.rotate({ ...world.issue('vault'), ...parts }),
     door,
     program: vault.address,
     good,

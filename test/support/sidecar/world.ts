@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
 import { allow, type EventType, type SallyportEvent, silentLogger } from '@sallyport/core';
 import { type Authority, createAuthority, type IssueOptions } from '@sallyport/pki';
 import { type Sidecar, type SidecarOptions, sidecar } from '@sallyport/sidecar';
@@ -94,6 +95,27 @@ export async function leavesNothingOpen(action: () => Promise<void>): Promise<vo
   await eventually(() => assert.ok(openDescriptors() <= before, `${openDescriptors()} descriptors, ${before} before`));
 }
 
+/** The leak oracle of every test of a suite: when one has cleaned up, as many descriptors are open as before it. */
+export function leavesNoDescriptors(): void {
+  let before = 0;
+  beforeEach(() => {
+    before = openDescriptors();
+  });
+  afterEach(() =>
+    eventually(() => assert.ok(openDescriptors() <= before, `${openDescriptors()} descriptors, ${before} before`)),
+  );
+}
+
+/** Files, sockets and pipes; what the runtime opens once for itself (epoll, inotify) stays. */
 function openDescriptors(): number {
-  return readdirSync('/proc/self/fd').length;
+  const folder = '/proc/self/fd';
+  return readdirSync(folder).filter((number) => !linkOf(join(folder, number)).startsWith('anon_inode:')).length;
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return ''; // the one by which the folder was read
+  }
 }

@@ -73,7 +73,7 @@ describe('sallyport sidecar', () => {
   });
 
   it('does not guess at what only the author of a command can mend', async () => {
-    const outcome = await runCli([...seed.split(' '), '--proxy_target', '10.0.0.7:80']);
+    const outcome = await runCli([...seed.split(' '), '--proxy_target', '10.0.0.7:80', '--proxy_protocol', 'tcp']);
 
     assert.match(outcome.error, /sidecar-target-exposed at --proxy_target/);
     assert.doesNotMatch(outcome.error, /mended/);
@@ -108,6 +108,7 @@ describe('sallyport sidecar', () => {
     ['rules in two places', { rules: 'rules.json' }, 'option-invalid --proxy_allow'],
     ['HTTP without a word of what may be asked', { protocol: 'grpc' }, 'option-invalid --proxy_allow'],
     ['a program on another machine', { target: '10.0.0.7:80' }, 'sidecar-target-exposed --proxy_target'],
+    ['the certificate of another program', { name: 'other' }, 'identity-mismatch --proxy_tls_cert_file'],
     ['a program without a name', { name: undefined }, 'option-missing --proxy_name'],
     ['every interface', { address: '0.0.0.0:0' }, 'server-wildcard-bind --proxy_address'],
     [

@@ -50,7 +50,7 @@ export interface EventMap {
   /** Everything of this participant is registered with the new credential: the old one may be revoked. */
   'registry-credential-rotated': { registry: string; credential: string };
   'configuration-refused': { violations: readonly Violation[] };
-  /** The gateway has ended a request before any service saw it, or could not answer it. `code` is that of the problem. */
+  /** A gateway has ended a request before any service saw it, or could not answer it; a sidecar, one of its program. */
   'request-refused': {
     request: string;
     method: string;
@@ -108,7 +108,7 @@ export interface EventMap {
   'registry-state': { registry: string; target: string; state: RegistryState; detail: string };
   /** Whether the program behind a sidecar can be reached. */
   'program-state': { target: string; state: 'up' | 'down'; detail: string };
-  /** A connection of the program beside a sidecar could not be carried on: no instance of the upstream can be reached. */
+  /** A connection or a request of the program beside a sidecar could not be carried on. */
   'upstream-unreachable': { upstream: string; detail: string };
   'handler-failed': { method: string; detail: string };
   'listener-failed': { event: string; detail: string };

@@ -30,6 +30,7 @@ export const documentSchema = z.strictObject({
   registry: made.optional().describe('local, consul or etcd, with the options of that registry'),
   identity: z.unknown().optional(),
   limits: z.unknown().optional(),
+  admin: z.unknown().optional(),
   drain: z.unknown().optional(),
 });
 
@@ -67,6 +68,7 @@ const editorSchema = documentSchema.extend({
   upstreams: optionsSchema.shape.upstreams,
   identity: optionsSchema.shape.identity,
   limits: optionsSchema.shape.limits,
+  admin: optionsSchema.shape.admin,
   drain: optionsSchema.shape.drain,
 });
 

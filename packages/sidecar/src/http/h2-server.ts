@@ -9,6 +9,7 @@ import {
 } from 'node:http2';
 import type { Socket } from 'node:net';
 import { systemClock, type Timer } from '@sallyport/core/spi';
+import { CONNECTION_WINDOW_BYTES } from './connection-window.js';
 import { h2Fields } from './fields.js';
 import type { Incoming } from './incoming.js';
 import type { AnswerHead, Fields } from './message.js';
@@ -86,6 +87,7 @@ class H2Connection implements HttpConnection {
     this.#handler = handler;
     this.#limits = limits;
     session.on('error', ignore);
+    session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
     session.setTimeout(limits.idleTimeoutMs, () => {
       if (this.#requests === 0) session.close();
     });

@@ -8,6 +8,7 @@ import {
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { TLSSocket } from 'node:tls';
+import { CONNECTION_WINDOW_BYTES } from './connection-window.js';
 import { h2Fields } from './fields.js';
 import type { Fields, RequestHead } from './message.js';
 import {
@@ -105,6 +106,7 @@ class Connection {
       createConnection: () => socket,
       settings: { enablePush: false, initialWindowSize: maxBufferedBytes, maxHeaderListSize: maxHeaderBytes },
     });
+    this.#session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
     this.#session.setTimeout(keepMs, () => {
       if (this.#streams === 0) this.#session.close();
     });

@@ -80,13 +80,20 @@ export class UpstreamPool {
       for (const channel of this.#channels) {
         if (channel.server === server && channel.isOpen && protocols.includes(channel.protocol)) return channel;
       }
-      const key = `${protocols.join()} ${server.instance.id}`;
-      const attempt =
-        this.#attempts.get(key) ?? this.#open(server, protocols).finally(() => this.#attempts.delete(key));
-      this.#attempts.set(key, attempt);
-      const channel = await attempt;
+      const channel = await this.#attempt(server, protocols);
       if (channel.isOpen) return channel;
     }
+  }
+
+  #attempt(server: Server, protocols: readonly string[]): Promise<Channel> {
+    const { instance } = server;
+    const key = JSON.stringify([instance.id, instance.endpoints[0], protocols]);
+    let attempt = this.#attempts.get(key);
+    if (!attempt) {
+      attempt = this.#open(server, protocols).finally(() => this.#attempts.delete(key));
+      this.#attempts.set(key, attempt);
+    }
+    return attempt;
   }
 
   async #open(server: Server, protocols: readonly string[]): Promise<Channel> {
