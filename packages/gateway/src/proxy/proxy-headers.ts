@@ -23,12 +23,16 @@ const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}
 
 /**
  * The headers of a request as the service sees them: what the guard has let through, without the client's credentials, and
- * where it came from. For whom it is made is added when it is known who answers.
+ * where it came from. For whom it is made is added when it is known who answers. `only`: of the client's, these and no others.
  */
-export function requestHeaders({ request }: Exchange, passes: ReadonlySet<PassedCredential>): OutgoingHttpHeaders {
+export function requestHeaders(
+  { request }: Exchange,
+  passes: ReadonlySet<PassedCredential>,
+  only?: ReadonlySet<string>,
+): OutgoingHttpHeaders {
   const headers: OutgoingHttpHeaders = {};
   for (const [name, value] of Object.entries(request.headers)) {
-    if (!OWN_REQUEST_HEADERS.has(name)) headers[name] = value;
+    if (!OWN_REQUEST_HEADERS.has(name) && only?.has(name) !== false) headers[name] = value;
   }
   if (passes.has('authorization') && request.headers.authorization !== undefined) {
     headers.authorization = request.headers.authorization;
