@@ -49,7 +49,10 @@ async function main(args) {
   console.log(`\nOnce more, alone: ${again.join(', ')}`);
   const second = await lane('again', show, again);
   if (!second.results) return second.code || 1;
-  const final = merge({ ...first, failures: first.failures.filter(({ file }) => !again.includes(file)) }, second.results);
+  const final = merge(
+    { ...first, failures: first.failures.filter(({ file }) => !again.includes(file)) },
+    second.results,
+  );
   final.unsteady = first.failures.filter(({ title }) => !final.failures.some((one) => one.title === title));
   return report(resultsFile, final, leftOpen ? 1 : second.code);
 }

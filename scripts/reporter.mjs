@@ -14,8 +14,9 @@ export default class Reporter extends Mocha.reporters.Spec {
     super(runner, options);
     const files = {};
     const count = (test, outcome) => {
-      const counts = (files[fileOf(test)] ??= { passed: 0, failed: 0, skipped: 0 });
-      counts[outcome]++;
+      const file = fileOf(test);
+      files[file] ??= { passed: 0, failed: 0, skipped: 0 };
+      files[file][outcome]++;
     };
     const skipped = new Map();
     runner.on('pass', (test) => count(test, 'passed'));
