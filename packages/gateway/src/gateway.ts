@@ -31,7 +31,12 @@ import {
 import { client } from '@sallyport/transport-mtls';
 import { adminPages } from './admin/admin-pages.js';
 import { type Application, application, type RouteHandler } from './application.js';
-import { type AuthenticatorPool, AuthHandlers, distinctHandlers } from './auth/authentication-stage.js';
+import {
+  type AuthenticatorPool,
+  AuthHandlers,
+  credentialHeadersOf,
+  distinctHandlers,
+} from './auth/authentication-stage.js';
 import { Cors } from './cors.js';
 import { clientAddressBehind } from './edge/client-address.js';
 import { EdgeGuard } from './edge/edge-guard.js';
@@ -378,6 +383,7 @@ export class GatewayInstance implements Gateway {
         events: this.events,
         metadata: users.metadata,
         breaker: this.#breakerOf(route),
+        credentials: credentialHeadersOf(options.routes),
         cache: ProxyCache.of(route, { clock: this.#clock, userClaims: options.userClaims }),
         onLookup: (isHit) => this.#metrics.cached(route, isHit),
       });

@@ -26,6 +26,8 @@ export interface ProxyContext {
   readonly events: EventSink;
   readonly metadata: CallMetadata;
   readonly breaker: Breaker;
+  /** Names of the headers that hold credentials for the gateway. */
+  readonly credentials: ReadonlySet<string>;
   /** Undefined: each request is sent on. */
   readonly cache: ProxyCache | undefined;
   /** Told of each request for which the cache was asked. */
@@ -40,7 +42,7 @@ const MAX_ATTEMPTS = 3;
  * them. An answer that breaks off does so for the client too; one of 500 and above loses its body, which is meant for us.
  */
 export function proxyHandler(route: HttpRoute, upstream: Upstream, context: ProxyContext): RouteHandler {
-  const { limits, events, metadata, breaker, cache, onLookup } = context;
+  const { limits, events, metadata, breaker, credentials, cache, onLookup } = context;
   const passes: ReadonlySet<PassedCredential> = new Set(route.options.passes);
   const sendsBody = hasBody(route.method);
   const mayRepeat = isIdempotent(route);
@@ -55,7 +57,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
     const kept = store?.find(exchange);
     if (store) onLookup(kept !== undefined);
     if (kept) return sendKept(kept, exchange, reply);
-    const headers = requestHeaders(exchange, passes, cache?.headers);
+    const headers = requestHeaders(exchange, { passes, credentials, only: cache?.headers });
     const { 'content-length': length } = exchange.request.headers;
     if (payload) {
       if (Number(length ?? 0) > maxBodyBytes) throw bodyTooLarge(maxBodyBytes);

@@ -60,7 +60,7 @@ export interface HttpRouteOptions extends CommonRouteOptions {
   readonly cache?: CacheOptions;
   /**
    * Credentials of the client that the service sees; with `cookie` it may set some too, without those that begin with
-   * `__Host-`, which are the gateway's. Default: none; the service learns of the user from the gateway.
+   * `__Host-`, which are the gateway's. Default: none, API keys included; the service learns of the user from the gateway.
    */
   readonly passes?: readonly ('authorization' | 'cookie')[];
 }
