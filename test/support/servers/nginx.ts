@@ -6,17 +6,10 @@ import { freePorts } from './ports.js';
 import type { ReverseProxy, ReverseProxyOptions } from './reverse-proxy.js';
 import { ServerProcess } from './server-process.js';
 
-export async function startNginx({ upstreamPort, ca, host }: ReverseProxyOptions): Promise<ReverseProxy> {
-  const folder = temporaryFolder();
-  const [port = 0, http2Port = 0] = await freePorts(2);
-  for (const name of ['body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']) mkdirSync(join(folder.path, name));
-  const at = (name: string) => join(folder.path, name);
-  const configuration = `
-    daemon off; master_process off; pid ${at('pid')}; error_log ${at('error.log')};
-    events { worker_connections 64; }
-    http {
-      access_log off; client_body_temp_path ${at('body')}; proxy_temp_path ${at('proxy')};
-      fastcgi_temp_path ${at('fastcgi')}; uwsgi_temp_path ${at('uwsgi')}; scgi_temp_path ${at('scgi')};
+/** nginx in plain text in front of an HTTPS server, with connections that it keeps and shares between clients. */
+export function startNginx({ upstreamPort, ca, host }: ReverseProxyOptions): Promise<ReverseProxy> {
+  return runNginx(
+    (port, http2Port) => `
       upstream gateway { server 127.0.0.1:${upstreamPort}; keepalive 1; }
       server {
         listen 127.0.0.1:${port}; listen 127.0.0.1:${http2Port} http2;
@@ -26,7 +19,23 @@ export async function startNginx({ upstreamPort, ca, host }: ReverseProxyOptions
           proxy_ssl_server_name on; proxy_ssl_name ${host}; proxy_ssl_verify on; proxy_ssl_protocols TLSv1.3;
           proxy_ssl_trusted_certificate ${ca};
         }
-      }
+      }`,
+  );
+}
+
+/** nginx with what belongs into the `http` block; it listens on the first port that `http` is given, and may on the second. */
+export async function runNginx(http: (port: number, http2Port: number) => string): Promise<ReverseProxy> {
+  const folder = temporaryFolder();
+  const [port = 0, http2Port = 0] = await freePorts(2);
+  for (const name of ['body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']) mkdirSync(join(folder.path, name));
+  const at = (name: string) => join(folder.path, name);
+  const configuration = `
+    daemon off; master_process off; pid ${at('pid')}; error_log ${at('error.log')};
+    events { worker_connections 256; }
+    http {
+      access_log off; client_body_temp_path ${at('body')}; proxy_temp_path ${at('proxy')};
+      fastcgi_temp_path ${at('fastcgi')}; uwsgi_temp_path ${at('uwsgi')}; scgi_temp_path ${at('scgi')};
+      ${http(port, http2Port)}
     }`;
   const process = new ServerProcess({
     program: 'nginx',
