@@ -87,11 +87,12 @@ export interface HeaderLimits {
 export function guardHeaders(raw: readonly string[], limits: HeaderLimits): GuardedHeaders {
   if (raw.length / 2 > limits.maxHeaders) throw tooMany(limits.maxHeaders);
   const headers: Record<string, string> = Object.create(null);
-  const dropped: Record<string, string> = Object.create(null);
+  let dropped = nothing;
   for (let i = 0; i < raw.length; i += 2) {
     const { name, isSingle, isDropped } = ruleFor(raw[i] as string);
     if (name.charCodeAt(0) === 0x3a /* : of HTTP/2 */) continue;
     const value = raw[i + 1] as string;
+    if (isDropped && dropped === nothing) dropped = Object.create(null);
     const target = isDropped ? dropped : headers;
     const before = target[name];
     if (before === undefined) target[name] = value;
@@ -107,6 +108,8 @@ export function guardHeaders(raw: readonly string[], limits: HeaderLimits): Guar
   if (connection !== undefined) for (const name of namedBy(connection)) delete headers[name];
   return { headers, host, forwardedFor: dropped['x-forwarded-for'], upgrade };
 }
+
+const nothing: Record<string, string> = Object.freeze(Object.create(null));
 
 /** What is to be done with a header, by its name alone. */
 interface HeaderRule {
