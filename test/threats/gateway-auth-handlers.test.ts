@@ -219,6 +219,15 @@ describe('API keys', () => {
     }
   });
 
+  it('a header that the gateway takes from nobody is refused', async () => {
+    const found = await apiKey([reports.record], { header: 'x-auth-token' }).check();
+
+    assert.deepEqual(
+      found.map(({ id, path }) => `${id} ${path}`),
+      ['option-invalid apiKey.header'],
+    );
+  });
+
   it('a configuration with the keys themselves in it is refused', async () => {
     const check = async (record: object) => (await apiKey([record as ApiKeyRecord]).check()).map(({ id }) => id);
     assert.deepEqual(await check(reports.record), []);
@@ -406,6 +415,16 @@ describe('handlers of your own, and several together', () => {
     }
     assert.equal(await statusBehind(own({ ...principal, expiresAt: Date.now() - 1 })), 401);
     assert.equal(await statusBehind(own({ ...principal, scopes: ['a'] })), 503);
+  });
+
+  it('let in nobody whom `permit` does not let in with true itself', async () => {
+    for (const answer of [false, undefined, 1, 'yes', Promise.resolve(false), Promise.resolve(true)]) {
+      const permit = () => answer as boolean;
+      const routes = [route('GET', '/v1/orders/:id', Orders.get, { service: 'orders', auth: own(principal), permit })];
+      await using world = await gatewayWorld({ routes });
+
+      assert.equal((await askWith(world, {})).status, 403, String(answer));
+    }
   });
 
   it('that never answer are given up', async () => {

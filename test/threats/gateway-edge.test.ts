@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { connect as connectHttp2 } from 'node:http2';
-import { type GatewayWorld, gatewayWorld } from '../support/gateway/world.js';
+import { route } from '@sallyport/gateway';
+import { eventually } from '../support/eventually.js';
+import { type GatewayWorld, gatewayWorld, Orders } from '../support/gateway/world.js';
 
 const get = (path: string, ...lines: string[]) =>
   [`GET ${path} HTTP/1.1`, 'Host: shop.test', ...lines, 'Connection: close', '', ''].join('\r\n');
@@ -71,6 +73,53 @@ describe('the edge of the gateway', () => {
     for (const [what, request] of cases) {
       it(`T50 ${what} is answered with 400, once, before any handler`, () => refuses(request, 400));
     }
+  });
+
+  it('T50 tells of bytes that are no request, on both versions of HTTP', async () => {
+    await using own = await gatewayWorld();
+    const told = () => own.events('request-refused').map(({ code, detail }) => [code, detail]);
+
+    await own.raw('GET /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\nA: b\rc\r\n\r\n');
+    assert.deepEqual(told(), [['request-malformed', 'HPE_LF_EXPECTED']]);
+
+    const socket = await own.dial({ alpn: 'h2' });
+    socket.on('error', () => {});
+    const closed = new Promise((resolve) => socket.resume().once('close', resolve));
+    socket.write('GET /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\n\r\n');
+    await closed;
+    await eventually(() => assert.equal(told().length, 2));
+    assert.equal(told()[1]?.[0], 'request-malformed');
+  });
+
+  it('T50 writes no second answer into the middle of one', async () => {
+    let release = () => {};
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    await using own = await gatewayWorld({
+      routes: [route('GET', '/watch/:id', Orders.watch, { service: 'orders', public: true })],
+      handlers: {
+        async *watch() {
+          yield { n: 1 };
+          await held;
+        },
+      },
+    });
+    const socket = await own.dial();
+    let answer = '';
+    socket.on('data', (chunk) => {
+      answer += chunk;
+    });
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    socket.write('GET /watch/a HTTP/1.1\r\nHost: shop.test\r\n\r\n');
+    await eventually(() => assert.match(answer, /\{"n":1\}/));
+
+    socket.write('no request\r\n\r\n');
+    await closed;
+    release();
+
+    assert.equal(answer.match(/HTTP\/1\.1/g)?.length, 1, answer);
+    assert.ok(!answer.endsWith('0\r\n\r\n'), 'an end that looks good');
   });
 
   describe('T52 a path that can be read in two ways', () => {

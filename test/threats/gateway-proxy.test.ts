@@ -4,7 +4,7 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:
 import { connect as connectHttp2 } from 'node:http2';
 import { request as httpsRequest } from 'node:https';
 import { exactly, InsecureConfigurationError, memberOf } from '@sallyport/core';
-import { type HttpRouteOptions, httpRoute, type Route } from '@sallyport/gateway';
+import { anyOf, apiKey, type HttpRouteOptions, httpRoute, newApiKey, type Route } from '@sallyport/gateway';
 import { eventually } from '../support/eventually.js';
 import { httpUpstream, rawUpstream } from '../support/gateway/http-upstream.js';
 import { type GatewayWorld, type GatewayWorldOptions, gatewayWorld } from '../support/gateway/world.js';
@@ -77,6 +77,13 @@ describe('an HTTP service behind the gateway', () => {
         'GET /files/a HTTP/1.1',
         'Host: shop.test',
         'X-User: root',
+        'X-Forwarded: root',
+        'Client-IP: 6.6.6.6',
+        'X-Groups: admins',
+        'X-Ms-Client-Principal-Id: root',
+        'X-Goog-Authenticated-User-Email: root',
+        'X-Amzn-Oidc-Identity: root',
+        'X-Middleware-Subrequest: middleware',
         'x_user: root',
         'X-Forwarded-For: 6.6.6.6',
         'X-Forwarded-Host: evil.test',
@@ -105,6 +112,32 @@ describe('an HTTP service behind the gateway', () => {
       'x-harmless': 'yes',
     });
     assert.match(String(id), /^[0-9a-f-]{36}$/);
+  });
+
+  it('T51 sees no API key, whichever route of the gateway it is for', async () => {
+    const { key, record } = newApiKey();
+    const auth = anyOf(apiKey([record], { header: 'x-shop-key' }), apiKey([record]));
+    await using world = await proxied({
+      routes: [...routes, httpRoute('GET', '/guarded/:name', { upstream: 'files', auth })],
+    });
+    const seen: IncomingHttpHeaders[] = [];
+    await using _service = await httpUpstream(world.mesh, (req, res) => {
+      seen.push(req.headers);
+      res.end();
+    });
+
+    const headers = { 'x-api-key': key, 'x-shop-key': key };
+    const answers = [
+      await world.ask('GET', '/guarded/a', { headers }),
+      await world.ask('GET', '/files/a', { headers }),
+    ];
+
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 200],
+    );
+    assert.equal(seen.length, 2);
+    assert.doesNotMatch(JSON.stringify(seen), new RegExp(key));
   });
 
   it('sees credentials of the client where the route says so, without the cookies of the gateway', async () => {

@@ -31,7 +31,12 @@ import {
 import { client } from '@sallyport/transport-mtls';
 import { adminPages } from './admin/admin-pages.js';
 import { type Application, application, type RouteHandler } from './application.js';
-import { type AuthenticatorPool, AuthHandlers, distinctHandlers } from './auth/authentication-stage.js';
+import {
+  type AuthenticatorPool,
+  AuthHandlers,
+  credentialHeadersOf,
+  distinctHandlers,
+} from './auth/authentication-stage.js';
 import { Cors } from './cors.js';
 import { clientAddressBehind } from './edge/client-address.js';
 import { EdgeGuard } from './edge/edge-guard.js';
@@ -50,9 +55,10 @@ import {
   type ResolvedGatewayOptions,
   withChanges,
 } from './options.js';
+import { ProxyCache } from './proxy/proxy-cache.js';
 import { proxyHandler } from './proxy/proxy-handler.js';
 import { Upstreams } from './proxy/upstreams.js';
-import { answerCache } from './resilience/answer-cache.js';
+import { answerCache, textBytes } from './resilience/answer-cache.js';
 import { type Breaker, Breakers, type CallingRoute } from './resilience/breaker.js';
 import { sendJson } from './routes/json-answer.js';
 import { localHandler } from './routes/local-handler.js';
@@ -377,6 +383,9 @@ export class GatewayInstance implements Gateway {
         events: this.events,
         metadata: users.metadata,
         breaker: this.#breakerOf(route),
+        credentials: credentialHeadersOf(options.routes),
+        cache: ProxyCache.of(route, { clock: this.#clock, userClaims: options.userClaims }),
+        onLookup: (isHit) => this.#metrics.cached(route, isHit),
       });
     }
     const { kind } = route.target;
@@ -390,7 +399,7 @@ export class GatewayInstance implements Gateway {
       metadata: users.metadata,
       breaker: this.#breakerOf(route),
     });
-    const cache = answerCache(route, this.#clock);
+    const cache = answerCache(route, { clock: this.#clock, userClaims: options.userClaims }, textBytes);
     return async (exchange, reply, body) => {
       const key = cache?.keyOf(exchange) ?? '';
       let answer = cache?.find(key);

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
+import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { CallError, InsecureConfigurationError } from '@sallyport/core';
 import { type AuthHandler, type CacheOptions, httpRoute, route } from '@sallyport/gateway';
 import { fakeClock } from '@sallyport/testing';
+import { httpUpstream } from '../../support/gateway/http-upstream.js';
 import { type GatewayWorldOptions, gatewayWorld, Orders } from '../../support/gateway/world.js';
 
-/** Believes whoever says a name, and a scope after a blank. */
+/** Believes whoever says a name, and behind blanks a scope and a tenant. */
 const byName: AuthHandler = {
   kind: 'test',
   check: async () => [],
@@ -12,10 +14,11 @@ const byName: AuthHandler = {
     challenges: ['Bearer'],
     close: async () => {},
     async authenticate({ headers }) {
-      const [subject = '', scope = ''] = (headers.authorization ?? '').split(' ');
+      const [subject = '', scope = '', tenant] = (headers.authorization ?? '').split(' ');
       if (subject === '') return { outcome: 'absent' };
       const expiresAt = Date.now() + 60_000;
-      const principal = { subject, issuer: 'test', scopes: new Set([scope]), claims: {}, expiresAt, method: 'test' };
+      const claims = tenant === undefined ? {} : { tenant };
+      const principal = { subject, issuer: 'test', scopes: new Set([scope]), claims, expiresAt, method: 'test' };
       return { outcome: 'authenticated', principal };
     },
   }),
@@ -38,7 +41,7 @@ function counting(cache: CacheOptions, options: GatewayWorldOptions = {}) {
   });
 }
 
-describe('the cache of a route', () => {
+describe('the cache of a route to a contract', () => {
   it('gives an answer again until its time is over', async () => {
     const clock = fakeClock();
     await using world = await counting({ ttlMs: 1000 }, { clock });
@@ -66,14 +69,14 @@ describe('the cache of a route', () => {
     assert.equal(await ask('/v1/orders/7', { 'user-agent': 'another' }), answers[0]);
   });
 
-  it('gives nobody the answer of another user, or of another scope', async () => {
-    await using world = await counting({ ttlMs: 60_000 });
+  it('gives nobody the answer of another user, of another scope, or of a claim that services are told', async () => {
+    await using world = await counting({ ttlMs: 60_000 }, { userClaims: ['tenant'] });
     const ask = async (authorization: string) =>
       (await world.ask('GET', '/mine/7', { headers: { authorization } })).body;
 
-    const answers = [await ask('ann read'), await ask('ben read'), await ask('ann write')];
+    const answers = [await ask('ann read'), await ask('ben read'), await ask('ann write'), await ask('ann read acme')];
 
-    assert.equal(new Set(answers).size, 3);
+    assert.equal(new Set(answers).size, 4);
     assert.equal(await ask('ann read'), answers[0]);
     assert.equal((await world.ask('GET', '/mine/7')).status, 401);
   });
@@ -115,9 +118,19 @@ describe('the cache of a route', () => {
       'option-invalid',
     ],
     [
-      'an HTTP service',
-      () => httpRoute('GET', '/a', { upstream: 'files', public: true, cache: { ttlMs: 1 } } as never),
+      'an HTTP service that sees cookies of the client',
+      () => httpRoute('GET', '/a', { upstream: 'files', public: true, passes: ['cookie'], cache: { ttlMs: 1 } }),
       'option-invalid',
+    ],
+    [
+      'a POST to an HTTP service',
+      () => httpRoute('POST', '/a', { upstream: 'files', public: true, cache: { ttlMs: 1 } }),
+      'option-invalid',
+    ],
+    [
+      'users of an HTTP service together',
+      () => httpRoute('GET', '/a', { upstream: 'files', auth: byName, cache: { ttlMs: 1 } }),
+      'cache-shared-between-users',
     ],
     [
       'users together',
@@ -142,4 +155,171 @@ describe('the cache of a route', () => {
       assert.equal(error.violations[0]?.id, id);
     });
   }
+});
+
+interface Asked {
+  readonly path: string;
+  readonly headers: IncomingHttpHeaders;
+}
+
+/** An HTTP service whose answers have its number, and routes that keep them. */
+async function countingFiles(cache: CacheOptions, respond: Respond = plain, options: GatewayWorldOptions = {}) {
+  const asked: Asked[] = [];
+  const world = await gatewayWorld({
+    routes: [
+      httpRoute('GET', '/files/:name', { upstream: 'files', public: true, cache }),
+      httpRoute('GET', '/mine/:name', {
+        upstream: 'files',
+        auth: byName,
+        cache: { ...cache, by: ['subject', ...(cache.by ?? [])] },
+      }),
+    ],
+    ...options,
+  });
+  const service = await httpUpstream(world.mesh, (request, response) => {
+    asked.push({ path: request.url ?? '', headers: request.headers });
+    respond(response, String(asked.length));
+  });
+  return {
+    world,
+    asked,
+    /** The number that the answer has. */
+    ask: async (path: string, headers: Record<string, string> = {}) => (await world.ask('GET', path, { headers })).body,
+    async [Symbol.asyncDispose]() {
+      await service[Symbol.asyncDispose]();
+      await world[Symbol.asyncDispose]();
+    },
+  };
+}
+
+type Respond = (response: ServerResponse, number: string) => void;
+const plain: Respond = (response, number) => response.setHeader('content-type', 'text/plain').end(number);
+
+/** Answers with these headers. */
+function having(headers: OutgoingHttpHeaders, status = 200): Respond {
+  return (response, number) => response.writeHead(status, headers).end(number);
+}
+
+describe('the cache of a route to an HTTP service', () => {
+  it('gives an answer again until its time is over, and says how old it is', async () => {
+    const clock = fakeClock();
+    await using files = await countingFiles({ ttlMs: 10_000 }, plain, { clock });
+    const { world, ask, asked } = files;
+
+    const first = await world.ask('GET', '/files/a');
+    await clock.advance(3000);
+    const second = await world.ask('GET', '/files/a');
+
+    assert.deepEqual([first.body, second.body], ['1', '1']);
+    assert.deepEqual([first.headers.age, second.headers.age], [undefined, '3']);
+    assert.deepEqual([second.status, second.headers['content-type']], [200, 'text/plain']);
+    assert.notEqual(first.headers['x-request-id'], second.headers['x-request-id']);
+    await clock.advance(7000);
+    assert.equal(await ask('/files/a'), '2');
+    assert.equal(asked.length, 2);
+  });
+
+  it('tells hosts, paths, queries and the named headers apart, and shows the service no other header of the client', async () => {
+    await using files = await countingFiles({ ttlMs: 60_000, by: ['header:accept-language'] });
+    const { world, ask, asked } = files;
+
+    const answers = [
+      await ask('/files/a'),
+      await ask('/files/b'),
+      await ask('/files/a?x=1'),
+      await ask('/files/a', { 'accept-language': 'de' }),
+      (await world.ask('GET', '/files/a', { headers: { host: 'www.shop.test' }, tls: { servername: 'www.shop.test' } }))
+        .body,
+    ];
+
+    assert.equal(new Set(answers).size, answers.length);
+    // Whoever asks first cannot have the others see what a header of his has made of the answer.
+    assert.equal(await ask('/files/a', { 'x-theme': 'evil', accept: 'text/html', range: 'bytes=0-0' }), answers[0]);
+    await ask('/files/c', { 'x-theme': 'evil', 'if-none-match': '"c"', range: 'bytes=0-0', 'accept-language': 'fr' });
+    const { headers } = asked.at(-1) as Asked;
+    assert.deepEqual([headers['accept-language'], headers['x-theme'], headers.range], ['fr', undefined, undefined]);
+    assert.equal(headers['if-none-match'], undefined);
+  });
+
+  it('gives nobody the answer of another user, of another scope, or of a claim that services are told', async () => {
+    await using files = await countingFiles({ ttlMs: 60_000 }, plain, { userClaims: ['tenant'] });
+    const ask = (authorization: string) => files.ask('/mine/a', { authorization });
+
+    const answers = [await ask('ann read'), await ask('ben read'), await ask('ann write'), await ask('ann read acme')];
+
+    assert.equal(new Set(answers).size, 4);
+    assert.equal(await ask('ann read'), answers[0]);
+    assert.equal((await files.world.ask('GET', '/mine/a')).status, 401);
+  });
+
+  const kept: [string, OutgoingHttpHeaders][] = [
+    ['nothing', {}],
+    ['public', { 'cache-control': 'public' }],
+    ['an age that is not reached', { 'cache-control': 'max-age=100', age: '50' }],
+    ['a time for shared caches', { 'cache-control': 'max-age=0, s-maxage=100' }],
+    ['that it varies by a header that is told apart', { vary: 'Accept-Language' }],
+    ['an end that is not reached', { date: new Date(0).toUTCString(), expires: new Date(100_000).toUTCString() }],
+  ];
+  for (const [what, headers] of kept) {
+    it(`keeps an answer that says ${what}`, async () => {
+      await using files = await countingFiles({ ttlMs: 60_000, by: ['header:accept-language'] }, having(headers));
+
+      assert.deepEqual([await files.ask('/files/a'), await files.ask('/files/a')], ['1', '1']);
+    });
+  }
+
+  const forbidden: [string, Respond][] = [
+    ['no-store', having({ 'cache-control': 'public, NO-STORE' })],
+    ['no-cache', having({ 'cache-control': 'no-cache' })],
+    ['private', having({ 'cache-control': 'private="x", max-age=100' })],
+    ['no time', having({ 'cache-control': 'max-age=0' })],
+    ['no time for shared caches', having({ 'cache-control': 'max-age=100, s-maxage=0' })],
+    ['a time that is none', having({ 'cache-control': 'max-age=soon' })],
+    ['an age that is reached', having({ 'cache-control': 'max-age=100', age: '100' })],
+    ['an end that is over', having({ date: new Date(100_000).toUTCString(), expires: new Date(0).toUTCString() })],
+    ['an end that is none', having({ expires: '0' })],
+    ['a cookie', having({ 'set-cookie': 'who=ann' })],
+    ['that it varies by everything', having({ vary: '*' })],
+    ['that it varies by a header that is not told apart', having({ vary: 'Accept-Language, Cookie' })],
+    ['that it was not found', having({}, 404)],
+    ['that it is elsewhere', having({ location: '/files/b' }, 302)],
+    ['more than the cache holds', (response, number) => response.end(`${number} ${'x'.repeat(3000)}`)],
+  ];
+  for (const [what, respond] of forbidden) {
+    it(`keeps no answer that says ${what}`, async () => {
+      const cache: CacheOptions = { ttlMs: 60_000, by: ['header:accept-language'], maxBytes: 2500 };
+      await using files = await countingFiles(cache, respond);
+
+      await files.ask('/files/a');
+      await files.ask('/files/a');
+
+      assert.equal(files.asked.length, 2);
+    });
+  }
+
+  it('keeps no answer that breaks off, and none of HEAD', async () => {
+    await using files = await countingFiles({ ttlMs: 60_000 }, (response, number) => {
+      if (number !== '2') return response.end(number);
+      response.writeHead(200, { 'content-length': 100 });
+      return response.write('half', () => response.destroy());
+    });
+    const { world, ask } = files;
+
+    assert.equal((await world.ask('HEAD', '/files/a')).body, '');
+    await assert.rejects(ask('/files/a'));
+    assert.equal(await ask('/files/a'), '3');
+    assert.equal(await ask('/files/a'), '3');
+  });
+
+  it('keeps no more than it may, also of answers that come at the same time', async () => {
+    const body = 'x'.repeat(900);
+    await using files = await countingFiles({ ttlMs: 60_000, maxBytes: 5000 }, (response) => response.end(body));
+    const names = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
+
+    await Promise.all(names.map((name) => files.ask(`/files/${name}`)));
+    const before = files.asked.length;
+    for (const name of names) assert.equal(await files.ask(`/files/${name}`), body);
+
+    assert.ok(files.asked.length - before >= names.length - 5, `${files.asked.length - before} were asked again`);
+  });
 });

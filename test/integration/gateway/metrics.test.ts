@@ -135,6 +135,7 @@ describe('the metrics of the gateway', () => {
     await world.ask('GET', '/v1/orders/a');
     await world.ask('GET', '/nothing');
     await world.ask('TRACE', '/v1/orders/a');
+    await world.raw('no request at all\r\n\r\n');
     const seriesOf = async () =>
       (await scraped(world.gateway))
         .split('\n')

@@ -23,7 +23,7 @@ export function startNginx({ upstreamPort, ca, host }: ReverseProxyOptions): Pro
   );
 }
 
-/** nginx with what belongs into the `http` block; it listens on the ports that `http` is given, the first at least. */
+/** nginx with what belongs into the `http` block; it listens on the first port that `http` is given, and may on the second. */
 export async function runNginx(http: (port: number, http2Port: number) => string): Promise<ReverseProxy> {
   const folder = temporaryFolder();
   const [port = 0, http2Port = 0] = await freePorts(2);

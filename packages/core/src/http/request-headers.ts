@@ -28,8 +28,21 @@ const SINGLE = new Set([
  * Names under which proxies and programs pass on who somebody is or what they ask for: what a client sends under them is a claim, and
  * nothing behind us may see it (T51, T65).
  */
-const CLAIM =
-  /^(?:x-forwarded-.*|forwarded|x-real-ip|x-original-.*|x-rewrite-.*|x-envoy-.*|x-client-.*|client-cert.*|x-ssl-.*|ssl-.*|x-user.*|x-auth-.*|x-authenticated-.*|x-remote-.*|remote-.*|x-identity.*|(?:x-)?sallyport-.*|x-consumer-.*|x-spiffe-.*|x-http-method.*|x-method-override|grpc-.*|true-client-ip|cf-connecting-ip|x-cluster-client-ip|proxy)$/;
+const CLAIM = new RegExp(
+  `^(?:${[
+    // Where it came from, and how.
+    'x-forwarded(?:-.*)?|x-forward-for|forwarded|x-real-ip|x-originating-ip|(?:[a-z]+-)*client-ip|[a-z]+-connecting-ip.*',
+    'x-host|x-original-.*|x-rewrite-.*|x-http-method.*|x-method-override|x-middleware-.*|proxy|x-proxy-?user.*',
+    'x-envoy-.*|x-azure-.*|x-appengine-.*|x-arr-.*',
+    // Who it was.
+    'x-client-.*|client-cert.*|x-certificate.*|x-m?tls-.*|x-ssl-.*|ssl-.*|x-spiffe-.*|x-amzn-(?:mtls|oidc)-.*',
+    'x-user.*|x-auth-.*|x-authenticated-.*|x-remote-.*|remote-.*|x-identity.*|x-email|x-subject|x-jwt-.*|x-webauth-.*',
+    'x-groups?|x-roles?|x-scopes?|x-permissions?',
+    'x-consumer-.*|x-credential-.*|x-anonymous-.*|x-goog-.*|x-ms-(?:client|token)-.*|x-pomerium-.*|x-authentik-.*|x-vouch-.*',
+    // What we ourselves say.
+    '(?:x-)?sallyport-.*|grpc-.*',
+  ].join('|')})$`,
+);
 
 /** RFC 9110 section 7.6.1: they belong to one connection, and so does whatever `Connection` names. */
 const HOP_BY_HOP = new Set([

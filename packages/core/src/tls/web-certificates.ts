@@ -12,7 +12,7 @@ import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { EventSink } from '../events/events.js';
 import { readSafeFile } from '../files/file-safety.js';
-import { type FileWatch, watchFiles } from '../files/file-watch.js';
+import { watchFiles } from '../files/file-watch.js';
 import { InsecureConfigurationError } from '../policy/insecure-configuration-error.js';
 import { durationMs, parseOptions } from '../policy/options.js';
 import { type Violation, violation } from '../policy/violation.js';
@@ -21,6 +21,7 @@ import { hasStrongKey } from './key-strength.js';
 import { parseCertificates, pemOf } from './pem.js';
 import { handshakeRefusal, type Refusal } from './refusal.js';
 import { type WebTlsVersion, webContextOptions } from './web-context.js';
+import { WebFollower } from './web-follower.js';
 
 /** The certificate of a public door, whose callers are browsers: names and addresses instead of a SPIFFE ID. PEM files. */
 export interface WebCertificateFiles {
@@ -139,16 +140,23 @@ class FileWebTls implements WebTls {
     const first = await load(options, this.#path, clock.now());
     if (first.loaded === undefined) throw new InsecureConfigurationError(this.#path, first.violations);
     const handle = new OpenWebTls(options, first.loaded);
-    handle.watch = await watchFiles(filesOf(options), {
+    const follower = new WebFollower({
       clock,
-      pollMs: options.pollMs,
-      onChange: async () => {
-        const next = await load(options, this.#path, clock.now());
-        if (next.loaded) handle.replace(next.loaded);
-        else
-          events.emit('rotation-failed', { detail: next.violations.map((v) => `${v.path}: ${v.problem}`).join('; ') });
+      retryMs: options.pollMs,
+      adopt: async () => {
+        const { loaded, violations } = await load(options, this.#path, clock.now());
+        if (loaded === undefined) return violations.map((v) => `${v.path}: ${v.problem}`).join('; ');
+        handle.replace(loaded);
+        return undefined;
       },
+      onFailed: (detail) => events.emit('rotation-failed', { detail }),
     });
+    handle.follow(
+      await watchFiles(filesOf(options), { clock, pollMs: options.pollMs, onChange: () => follower.filesChanged() }),
+    );
+    handle.follow(follower);
+    // They may have changed between the reading and the watching.
+    follower.filesChanged();
     return handle;
   }
 }
@@ -157,11 +165,11 @@ const MAX_REMEMBERED_HOSTS = 1000;
 
 class OpenWebTls implements WebTlsHandle {
   readonly serverOptions: TlsOptions;
-  watch: FileWatch | undefined;
   readonly #options: ResolvedWebTls;
   readonly #listeners = new Set<(options: SecureContextOptions) => void>();
   /** Below a wildcard there is no end of names. */
   readonly #covered = new Set<string>();
+  readonly #following: { close(): void }[] = [];
   #contexts: readonly { readonly leaf: X509Certificate; readonly context: SecureContext }[] = [];
 
   constructor(options: ResolvedWebTls, loaded: LoadedWebTls) {
@@ -199,6 +207,12 @@ class OpenWebTls implements WebTlsHandle {
     return () => this.#listeners.delete(listener);
   }
 
+  /** What is to be closed with it. */
+  follow(follower: { close(): void }): void {
+    this.#following.push(follower);
+  }
+
+  /** Throws what OpenSSL throws; then everything stays as it is. */
   replace(loaded: LoadedWebTls): void {
     this.#contexts = loaded.certificates.map((certificate) => ({
       leaf: certificate.leaf,
@@ -210,7 +224,7 @@ class OpenWebTls implements WebTlsHandle {
   }
 
   close(): void {
-    this.watch?.close();
+    for (const follower of this.#following) follower.close();
   }
 
   #contextFor(name: string): SecureContext | undefined {

@@ -1,6 +1,7 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { type Clock, InsecureConfigurationError, parseOptions, type Violation, violation } from '@sallyport/core/spi';
 import { z } from 'zod';
+import { isSpoofable } from '../edge/header-guard.js';
 import type { EdgeRequest } from '../edge-request.js';
 import type { Authenticator, AuthHandler, AuthResult } from './handler.js';
 import { refused } from './token-authenticator.js';
@@ -56,6 +57,7 @@ const optionsSchema = z.strictObject({
   header: z
     .string()
     .regex(/^[a-z][a-z0-9-]*$/, 'expected a lower-case header name')
+    .refine((name) => !isSpoofable(name), 'the gateway takes headers of this name from nobody')
     .default('x-api-key'),
 });
 const ID = /^[A-Za-z0-9_-]{1,64}$/;
@@ -68,12 +70,15 @@ const NO_END = 8.64e15;
 
 class ApiKeyHandler implements AuthHandler {
   readonly kind = 'api-key';
+  readonly credentialHeaders: readonly string[];
   readonly #keys: readonly ApiKeyRecord[] | ApiKeyStore;
   readonly #options: unknown;
 
   constructor(keys: readonly ApiKeyRecord[] | ApiKeyStore, options: ApiKeyOptions) {
     this.#keys = keys;
     this.#options = options;
+    const { value } = parseOptions(optionsSchema, options, 'apiKey');
+    this.credentialHeaders = value ? [value.header] : [];
   }
 
   async check(): Promise<readonly Violation[]> {

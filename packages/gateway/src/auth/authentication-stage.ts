@@ -70,6 +70,15 @@ export function distinctHandlers(routes: readonly Route[]): AuthHandler[] {
   return [...new Set(routes.flatMap(({ options }) => (options?.auth ? [options.auth] : [])))];
 }
 
+/** Headers that hold credentials of some route of the gateway, by their lower-case names. */
+export function credentialHeadersOf(routes: readonly Route[]): ReadonlySet<string> {
+  const headersOf = ({ credentialHeaders = [], parts = [] }: AuthHandler): readonly string[] => [
+    ...credentialHeaders,
+    ...parts.flatMap(headersOf),
+  ];
+  return new Set(distinctHandlers(routes).flatMap(headersOf));
+}
+
 function authentication(authenticator: Authenticator, { scopes = [], permit }: RouteAccess): Stage {
   const admit = (exchange: Exchange, result: AuthResult): void => {
     if (result.outcome !== 'authenticated') throw refusal(result, authenticator.challenges);
@@ -78,7 +87,8 @@ function authentication(authenticator: Authenticator, { scopes = [], permit }: R
     exchange.principal = principal;
     const missing = scopes.filter((scope) => !principal.scopes.has(scope));
     if (missing.length > 0) throw scopeMissing(scopes, missing, authenticator.challenges);
-    if (permit && !permit(principal, exchange.request)) throw notPermitted(principal);
+    // Exactly: a promise of `false`, say, would be as good as true.
+    if (permit && permit(principal, exchange.request) !== true) throw notPermitted(principal);
   };
   return (exchange) => {
     const result = authenticator.authenticate(exchange.request);

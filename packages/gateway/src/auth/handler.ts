@@ -59,6 +59,8 @@ export interface AuthHandler {
   readonly kind: string;
   /** The handlers that a combination asks, for descriptions of the routes. Left out: it is none. */
   readonly parts?: readonly AuthHandler[];
+  /** Lower-case names of the headers that hold its credentials, beside `authorization`, `dpop` and `cookie`: no service sees them. */
+  readonly credentialHeaders?: readonly string[];
   /** Everything that is wrong with the options; empty when `open` will succeed. Keeps nothing open. */
   check(): Promise<readonly Violation[]>;
   open(context: AuthContext): Promise<Authenticator>;

@@ -1,4 +1,4 @@
-import { BlockList, isIP } from 'node:net';
+import { BlockList, isIP, isIPv6 } from 'node:net';
 import { z } from 'zod';
 
 /** The client's address, given that of the connection and what `X-Forwarded-For` says. */
@@ -36,6 +36,22 @@ export function clientAddressBehind(trustedProxies: readonly string[]): ClientAd
     }
     return client;
   };
+}
+
+/** Whoever has one IPv6 address has 2^64 of them: a limit by each would be none. */
+export function networkOf(address: string): string {
+  const own = plain(address);
+  if (!isIPv6(own)) return own;
+  const [head = '', tail = ''] = own.split('%', 1)[0]?.split('::') ?? [];
+  const before = head === '' ? [] : head.split(':');
+  const after = tail === '' ? [] : tail.split(':');
+  const groups = own.includes('::')
+    ? [...before, ...Array<string>(Math.max(0, 8 - before.length - after.length)).fill('0'), ...after]
+    : before;
+  return `${groups
+    .slice(0, 4)
+    .map((group) => Number.parseInt(group, 16).toString(16))
+    .join(':')}::/64`;
 }
 
 /** `::ffff:10.0.0.7` is how a socket for both families spells `10.0.0.7`. */

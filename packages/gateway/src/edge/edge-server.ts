@@ -10,7 +10,8 @@ import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { type EventSink, handshakeRefusal, type WebTlsHandle } from '@sallyport/core/spi';
 import type { ResolvedLimits } from '../options.js';
-import { problemBody } from '../problem.js';
+import { type Problem, problemBody } from '../problem.js';
+import { ConnectionCount } from './connection-count.js';
 import { PipelinedAnswers } from './pipelined-answers.js';
 import { hasStreamedBody } from './streamed-body.js';
 
@@ -62,7 +63,7 @@ export function edgeServer(
     },
     (req: EdgeIncoming, res: EdgeOutgoing) => {
       if ('stream' in res || pipelined.add(req.socket, res)) onRequest(req, res);
-      else refusePipelined(req, limits, events);
+      else refusePipelined(req.socket);
     },
   );
   limitHttp1(server, limits);
@@ -71,26 +72,32 @@ export function edgeServer(
 
   const sockets = new Set<Socket>();
   const sessions = new Set<{ close(): void; destroy(): void }>();
-  const perAddress = new Map<string, number>();
+  const perAddress = new ConnectionCount(limits.maxConnectionsPerAddress);
+  /** Of what never became a request. */
+  const tell = ({ status, code }: BrokenProblem, detail: string, remoteAddress = 'unknown') =>
+    events.emit('request-refused', { request: 'none', method: '', path: '', status, code, remoteAddress, detail });
+  /** Whoever asks for so much at once does not wait for a refusal in its turn. */
+  const refusePipelined = (socket: Socket) => {
+    const detail = `${limits.maxStreamsPerConnection} requests are under way on the connection`;
+    tell(pipelinedTooFar, detail, socket.remoteAddress);
+    socket.destroy();
+  };
   const refused = (reason: 'too-many-connections', detail: string, address: string | undefined) =>
     events.emit('handshake-refused', { reason, detail, remoteAddress: address ?? 'unknown' });
 
   server.on('connection', (socket: Socket) => {
     const address = socket.remoteAddress ?? 'unknown';
-    const open = (perAddress.get(address) ?? 0) + 1;
-    if (open > limits.maxConnectionsPerAddress) {
-      refused('too-many-connections', `${open - 1} connections of this address are open`, address);
+    if (!perAddress.enter(address)) {
+      const detail = `${limits.maxConnectionsPerAddress} connections of this address are open`;
+      refused('too-many-connections', detail, address);
       socket.destroy();
       return;
     }
-    perAddress.set(address, open);
     sockets.add(socket);
     socket.setNoDelay(true);
     socket.once('close', () => {
       sockets.delete(socket);
-      const left = (perAddress.get(address) ?? 1) - 1;
-      if (left > 0) perAddress.set(address, left);
-      else perAddress.delete(address);
+      perAddress.leave(address);
     });
   });
   server.on('drop', (drop) =>
@@ -112,10 +119,20 @@ export function edgeServer(
     sessions.add(session);
     session.setTimeout(limits.idleTimeoutMs, () => session.close());
     session.once('close', () => sessions.delete(session));
-    session.on('error', ignore);
+    const { remoteAddress } = session.socket;
+    session.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ERR_HTTP2_ERROR') tell(malformed, error.message, remoteAddress);
+    });
   });
   server.on('sessionError', ignore);
-  server.on('clientError', (error: NodeJS.ErrnoException, socket) => answerBroken(error, socket as Socket));
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
+    const problem = brokenProblem(error, socket);
+    if (!problem) return;
+    tell(problem, error.code ?? error.name, socket.remoteAddress);
+    // In the middle of an answer a second one would be taken for a part of it.
+    if (pipelined.hasBegun(socket)) socket.destroy();
+    else answerBroken(problem, socket);
+  });
   // Without it Node would serve such requests as if they had not asked.
   server.on('upgrade', onUpgrade);
   tls.onChange((options) => server.setSecureContext(options));
@@ -149,41 +166,36 @@ function limitHttp1(server: Http2SecureServer, limits: ResolvedLimits): void {
   });
 }
 
-/** Whoever asks for so much at once does not wait for a refusal in its turn. */
-function refusePipelined({ method = '', socket }: EdgeIncoming, limits: ResolvedLimits, events: EventSink): void {
-  events.emit('request-refused', {
-    request: 'none',
-    method,
-    path: '',
-    status: 429,
-    code: 'pipelined-too-far',
-    remoteAddress: socket.remoteAddress ?? 'unknown',
-    detail: `${limits.maxStreamsPerConnection} requests are under way on the connection`,
-  });
-  socket.destroy();
-}
+type BrokenProblem = Pick<Problem, 'status' | 'code' | 'title'>;
 
-const broken: Readonly<Record<string, { status: number; code: string; title: string }>> = {
+const broken: Readonly<Record<string, BrokenProblem>> = {
   HPE_HEADER_OVERFLOW: { status: 431, code: 'headers-too-large', title: 'The headers are too large' },
   ERR_HTTP_REQUEST_TIMEOUT: { status: 408, code: 'request-timeout', title: 'The request took too long to arrive' },
 };
-const malformed = { status: 400, code: 'request-malformed', title: 'The request is malformed' };
+const malformed: BrokenProblem = { status: 400, code: 'request-malformed', title: 'The request is malformed' };
+const pipelinedTooFar: BrokenProblem = {
+  status: 429,
+  code: 'pipelined-too-far',
+  title: 'There were too many requests',
+};
 const phrases: Readonly<Record<number, string>> = {
   400: 'Bad Request',
   408: 'Request Timeout',
   431: 'Request Header Fields Too Large',
 };
 
-/** What the parser refused never becomes a request: the answer is written by hand, and the connection ends with it. */
-function answerBroken(error: NodeJS.ErrnoException, socket: Socket): void {
+/** What to say of bytes that are no request; undefined where nobody is there to hear it, or nothing is wrong. */
+function brokenProblem(error: NodeJS.ErrnoException, socket: Socket): BrokenProblem | undefined {
   socket.on('error', ignore);
   // Node says so once for each request, and goes on reading where nobody ends the connection.
-  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && hasStreamedBody(socket)) return;
-  if (!socket.writable || error.code === 'ECONNRESET') {
-    socket.destroy();
-    return;
-  }
-  const problem = broken[error.code ?? ''] ?? malformed;
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && hasStreamedBody(socket)) return undefined;
+  if (socket.writable && error.code !== 'ECONNRESET') return broken[error.code ?? ''] ?? malformed;
+  socket.destroy();
+  return undefined;
+}
+
+/** What the parser refused never becomes a request: the answer is written by hand, and the connection ends with it. */
+function answerBroken(problem: BrokenProblem, socket: Socket): void {
   const body = problemBody(problem, 'none');
   socket.end(
     `HTTP/1.1 ${problem.status} ${phrases[problem.status]}\r\nContent-Type: application/problem+json\r\n` +

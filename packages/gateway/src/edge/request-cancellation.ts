@@ -3,7 +3,7 @@ import type { Cancellation } from '@sallyport/core';
 /** What a call needs of an AbortSignal, which takes several times as long to make, to listen to and to abort. */
 export class RequestCancellation implements Cancellation {
   #aborted: boolean;
-  readonly #listeners = new Set<() => void>();
+  #listeners: (() => void)[] = [];
 
   constructor(aborted: boolean) {
     this.#aborted = aborted;
@@ -15,17 +15,17 @@ export class RequestCancellation implements Cancellation {
 
   /** Each listener is called once at most. */
   addEventListener(_type: 'abort', listener: () => void): void {
-    this.#listeners.add(listener);
+    this.#listeners.push(listener);
   }
 
   removeEventListener(_type: 'abort', listener: () => void): void {
-    this.#listeners.delete(listener);
+    this.#listeners = this.#listeners.filter((one) => one !== listener);
   }
 
   abort(): void {
     this.#aborted = true;
-    const listeners = [...this.#listeners];
-    this.#listeners.clear();
+    const listeners = this.#listeners;
+    this.#listeners = [];
     for (const listener of listeners) listener();
   }
 }

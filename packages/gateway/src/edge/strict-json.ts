@@ -17,13 +17,11 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 export function parseStrictJson(body: Uint8Array, limits: JsonBodyLimits): unknown {
   const text = decode(body);
   // Before the parser runs: what is refused here costs neither memory nor recursion.
-  new KeyScan(text, limits).run();
-  try {
-    return JSON.parse(text);
-  } catch {
-    // No cause: the parser quotes the text.
-    throw malformed('the body is not valid JSON');
-  }
+  const members = countMembers(text, limits);
+  const value = parse(text);
+  // Of two members with one name the parser keeps one.
+  if (countKeys(value) !== members) throw malformed('a key stands twice in one object of the body');
+  return value;
 }
 
 function decode(body: Uint8Array): string {
@@ -34,77 +32,68 @@ function decode(body: Uint8Array): string {
   }
 }
 
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // No cause: the parser quotes the text.
+    throw malformed('the body is not valid JSON');
+  }
+}
+
 function malformed(detail: string) {
   return badRequest('body-malformed', detail);
 }
 
-/** Sees every key of a text once. Exact where the text is valid JSON; where it is not, the parser refuses it anyway. */
-class KeyScan {
-  readonly #text: string;
-  readonly #limits: JsonBodyLimits;
-  /** The keys seen of each open object; undefined for an open array. */
-  readonly #open: (Set<string> | undefined)[] = [];
-  #counted = 0;
-
-  constructor(text: string, limits: JsonBodyLimits) {
-    this.#text = text;
-    this.#limits = limits;
-  }
-
-  run(): void {
-    const text = this.#text;
-    let expectsKey = false;
-    for (let i = 0; i < text.length; i++) {
-      switch (text.charCodeAt(i)) {
-        case 0x22 /* " */:
-          {
-            const end = endOfString(text, i);
-            if (expectsKey) this.#key(text.slice(i, end + 1));
-            expectsKey = false;
-            i = end;
-            break;
-          }
-        case 0x7b /* { */:
-          this.#enter(new Set());
-          expectsKey = true;
-          break;
-        case 0x5b /* [ */:
-          this.#enter(undefined);
-          expectsKey = false;
-          break;
-        case 0x7d /* } */:
-        case 0x5d /* ] */:
-          this.#open.pop();
-          expectsKey = false;
-          break;
-        case 0x2c /* , */:
-          expectsKey = this.#open.at(-1) !== undefined;
-          if (!expectsKey) this.#count();
-          break;
-      }
+/** Members of all objects of a text. Exact where it is valid JSON; where it is not, the parser refuses it anyway. */
+function countMembers(text: string, { maxDepth, maxKeys }: JsonBodyLimits): number {
+  /** Of what is open: whether it is an array. */
+  const isArray: boolean[] = [];
+  let members = 0;
+  let elements = 0;
+  for (let i = 0; i < text.length; i++) {
+    switch (text.charCodeAt(i)) {
+      case 0x22 /* " */:
+        i = endOfString(text, i);
+        break;
+      case 0x7b /* { */:
+        isArray.push(false);
+        break;
+      case 0x5b /* [ */:
+        isArray.push(true);
+        break;
+      case 0x7d /* } */:
+      case 0x5d /* ] */:
+        isArray.pop();
+        break;
+      case 0x3a /* : */:
+        members++;
+        break;
+      case 0x2c /* , */:
+        if (isArray.at(-1)) elements++;
+        break;
+      default:
+        continue;
     }
+    if (isArray.length > maxDepth) throw malformed(`the body is nested deeper than ${maxDepth} levels`);
+    if (members + elements > maxKeys) throw malformed(`the body has more than ${maxKeys} keys and elements`);
   }
+  return members;
+}
 
-  #enter(keys: Set<string> | undefined): void {
-    if (this.#open.push(keys) > this.#limits.maxDepth) {
-      throw malformed(`the body is nested deeper than ${this.#limits.maxDepth} levels`);
-    }
+/** Keys of all objects of a value, which is no deeper than the text it was read from. */
+function countKeys(value: unknown): number {
+  if (typeof value !== 'object' || value === null) return 0;
+  let count = 0;
+  if (Array.isArray(value)) {
+    for (const element of value) count += countKeys(element);
+    return count;
   }
-
-  #key(quoted: string): void {
-    this.#count();
-    const key = quoted.includes('\\') ? unescaped(quoted) : quoted.slice(1, -1);
+  for (const key of Object.keys(value)) {
     if (key === '__proto__') throw malformed('the body holds the key "__proto__"');
-    const keys = this.#open.at(-1);
-    if (keys?.has(key)) throw malformed('a key stands twice in one object of the body');
-    keys?.add(key);
+    count += 1 + countKeys((value as Record<string, unknown>)[key]);
   }
-
-  #count(): void {
-    if (++this.#counted > this.#limits.maxKeys) {
-      throw malformed(`the body has more than ${this.#limits.maxKeys} keys and elements`);
-    }
-  }
+  return count;
 }
 
 function endOfString(text: string, start: number): number {
@@ -114,12 +103,4 @@ function endOfString(text: string, start: number): number {
     if (code === 0x5c /* \ */) i++;
   }
   return text.length;
-}
-
-function unescaped(quoted: string): string {
-  try {
-    return JSON.parse(quoted) as string;
-  } catch {
-    throw malformed('the body is not valid JSON');
-  }
 }

@@ -10,15 +10,16 @@ export function wholeBody(body: Readable, maxBytes: number): Promise<Uint8Array>
     let bytes: Buffer | undefined;
     let length = 0;
     const take = (chunk: Buffer) => {
-      if (length + chunk.length > maxBytes) {
-        body.off('data', take);
-        return reject(bodyTooLarge(maxBytes));
-      }
+      if (length + chunk.length > maxBytes) return refuse(bodyTooLarge(maxBytes));
       bytes = bytes ? appended(bytes, length, chunk) : chunk;
       length += chunk.length;
     };
     const ended = () => resolve(bytes?.subarray(0, length) ?? Buffer.alloc(0));
-    const broken = () => reject(badRequest('body-malformed', 'the body ended early'));
+    const broken = () => refuse(badRequest('body-malformed', 'the body ended early'));
+    const refuse = (problem: ProblemError) => {
+      body.off('data', take);
+      reject(problem);
+    };
     // HTTP/2 tells of a stream that was reset by `aborted`, and then of its end as if it were a good one.
     body.on('aborted', broken).on('error', broken).on('end', ended).on('data', take);
   });

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import { isIPv6 } from 'node:net';
 import { durationMs, limit, parseOptions, type Violation, violation } from '@sallyport/core/spi';
 import { z } from 'zod';
+import { networkOf } from '../edge/client-address.js';
 import type { Exchange, Stage } from '../exchange.js';
 import { ProblemError } from '../problem.js';
 import type { Route } from '../routes/route.js';
@@ -194,21 +194,6 @@ function keyOf({ by }: ResolvedRateLimit, { request, route, principal }: Exchang
   }
   // Of one length, without anything in it that a store could misread, and nobody's name.
   return createHash('sha256').update(JSON.stringify(parts)).digest('base64url');
-}
-
-/** Whoever has one IPv6 address has 2^64 of them: a limit by each would be none. */
-export function networkOf(address: string): string {
-  if (!isIPv6(address)) return address;
-  const [head = '', tail = ''] = address.split('%', 1)[0]?.split('::') ?? [];
-  const before = head === '' ? [] : head.split(':');
-  const after = tail === '' ? [] : tail.split(':');
-  const groups = address.includes('::')
-    ? [...before, ...Array<string>(Math.max(0, 8 - before.length - after.length)).fill('0'), ...after]
-    : before;
-  return `${groups
-    .slice(0, 4)
-    .map((group) => Number.parseInt(group, 16).toString(16))
-    .join(':')}::/64`;
 }
 
 /** draft-ietf-httpapi-ratelimit-headers sections 3 and 4. */

@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { CallError, type SpiffeId } from '@sallyport/core';
 import { type EventSink, httpsServerOf, Metadata } from '@sallyport/core/spi';
+import type { FastifyReply } from 'fastify';
 import type { RouteHandler } from '../application.js';
 import type { EdgeIncoming, EdgeOutgoing } from '../edge/edge-server.js';
 import { breakOff, breakOffUnlessTaken, PacedWriter, writeHeadTo } from '../edge/paced-writer.js';
@@ -15,6 +16,7 @@ import type { ResolvedLimits } from '../options.js';
 import { ProblemError } from '../problem.js';
 import type { Breaker } from '../resilience/breaker.js';
 import { type CallMetadata, hasBody, isIdempotent } from '../routes/rpc-handler.js';
+import type { KeptAnswer, ProxyCache, Recording } from './proxy-cache.js';
 import { answerHeaders, type PassedCredential, requestHeaders } from './proxy-headers.js';
 import { upstreamFailure } from './upstream-failure.js';
 import { type HttpRoute, type Place, placeName, type Upstream } from './upstreams.js';
@@ -24,6 +26,12 @@ export interface ProxyContext {
   readonly events: EventSink;
   readonly metadata: CallMetadata;
   readonly breaker: Breaker;
+  /** Names of the headers that hold credentials for the gateway. */
+  readonly credentials: ReadonlySet<string>;
+  /** Undefined: each request is sent on. */
+  readonly cache: ProxyCache | undefined;
+  /** Told of each request for which the cache was asked. */
+  readonly onLookup: (isHit: boolean) => void;
 }
 
 /** Places that are tried for one request, at most. */
@@ -34,7 +42,7 @@ const MAX_ATTEMPTS = 3;
  * them. An answer that breaks off does so for the client too; one of 500 and above loses its body, which is meant for us.
  */
 export function proxyHandler(route: HttpRoute, upstream: Upstream, context: ProxyContext): RouteHandler {
-  const { limits, events, metadata, breaker } = context;
+  const { limits, events, metadata, breaker, credentials, cache, onLookup } = context;
   const passes: ReadonlySet<PassedCredential> = new Set(route.options.passes);
   const sendsBody = hasBody(route.method);
   const mayRepeat = isIdempotent(route);
@@ -45,7 +53,11 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
     const outgoing = reply.raw as unknown as EdgeOutgoing;
     const incoming = reply.request.raw as unknown as EdgeIncoming;
     const payload = sendsBody ? ((body as Readable | undefined) ?? unannouncedBody(incoming)) : undefined;
-    const headers = requestHeaders(exchange, passes);
+    const store = exchange.request.method === 'GET' ? cache : undefined;
+    const kept = store?.find(exchange);
+    if (store) onLookup(kept !== undefined);
+    if (kept) return sendKept(kept, exchange, reply);
+    const headers = requestHeaders(exchange, { passes, credentials, only: cache?.headers });
     const { 'content-length': length } = exchange.request.headers;
     if (payload) {
       if (Number(length ?? 0) > maxBodyBytes) throw bodyTooLarge(maxBodyBytes);
@@ -59,14 +71,17 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
       if (payload && !payload.readableEnded) stopReadingAfter(outgoing, incoming);
     }
     const { answer, place } = sent;
+    const authority = placeName(place.endpoint);
+    const recording = store?.record(exchange, answer, authority);
     try {
-      const own = answerHeaders(answer.headers, exchange, { authority: placeName(place.endpoint), passes });
+      const own = answerHeaders(answer.headers, exchange, { authority, passes });
       const connection = reply.getHeader('connection') === 'close' ? { connection: 'close' } : {};
       exchange.begin();
       reply.hijack();
-      await relay(answer, outgoing, { ...own, ...connection }, exchange);
+      await relay(answer, outgoing, { ...own, ...connection }, exchange, recording);
       return reply;
     } finally {
+      recording?.end();
       answer.destroy();
       place.release();
     }
@@ -111,7 +126,18 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
     }
   };
 
-  async function relay(answer: IncomingMessage, outgoing: EdgeOutgoing, headers: object, exchange: Exchange) {
+  function sendKept({ headers, authority, body, ageS }: KeptAnswer, exchange: Exchange, reply: FastifyReply) {
+    const own = answerHeaders(headers, exchange, { authority, passes });
+    return reply.headers({ ...own, age: String(ageS) } as Record<string, string>).send(body);
+  }
+
+  async function relay(
+    answer: IncomingMessage,
+    outgoing: EdgeOutgoing,
+    headers: object,
+    exchange: Exchange,
+    recording: Recording | undefined,
+  ) {
     const { request } = exchange;
     const writer = new PacedWriter(outgoing, limits);
     const end = () => answer.destroy(new CallError('DEADLINE_EXCEEDED', 'the answer took too long'));
@@ -124,6 +150,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
     try {
       writeHeadTo(outgoing, answer.statusCode ?? 502, headers);
       for await (const part of answer as AsyncIterable<Buffer>) {
+        recording?.add(part);
         await writer.write(part);
         idle.refresh();
       }

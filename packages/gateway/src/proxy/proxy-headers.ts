@@ -5,6 +5,15 @@ import type { Exchange } from '../exchange.js';
 /** What may go through on a route that says so; nothing else of the client's identity ever does. */
 export type PassedCredential = 'authorization' | 'cookie';
 
+/** What of a client's headers goes on to the service. */
+export interface PassedHeaders {
+  readonly passes: ReadonlySet<PassedCredential>;
+  /** Names of those that hold credentials for the gateway, e.g. API keys: none of them. */
+  readonly credentials: ReadonlySet<string>;
+  /** These and no others. */
+  readonly only?: ReadonlySet<string> | undefined;
+}
+
 /** They are meant for the gateway, or for one connection (RFC 9110 section 7.6.1). */
 const OWN_REQUEST_HEADERS = new Set([
   'host',
@@ -25,10 +34,14 @@ const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}
  * The headers of a request as the service sees them: what the guard has let through, without the client's credentials, and
  * where it came from. For whom it is made is added when it is known who answers.
  */
-export function requestHeaders({ request }: Exchange, passes: ReadonlySet<PassedCredential>): OutgoingHttpHeaders {
+export function requestHeaders(
+  { request }: Exchange,
+  { passes, credentials, only }: PassedHeaders,
+): OutgoingHttpHeaders {
   const headers: OutgoingHttpHeaders = {};
   for (const [name, value] of Object.entries(request.headers)) {
-    if (!OWN_REQUEST_HEADERS.has(name)) headers[name] = value;
+    if (OWN_REQUEST_HEADERS.has(name) || credentials.has(name) || only?.has(name) === false) continue;
+    headers[name] = value;
   }
   if (passes.has('authorization') && request.headers.authorization !== undefined) {
     headers.authorization = request.headers.authorization;

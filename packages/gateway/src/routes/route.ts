@@ -54,8 +54,13 @@ export interface HttpRouteOptions extends CommonRouteOptions {
   /** Repeating it does no harm: it may be sent to another instance when one fails. Default: GET and HEAD are, nothing else. */
   readonly idempotent?: boolean;
   /**
+   * Gives answers again for a while, for GET, where the service does not forbid it (RFC 9111: `Cache-Control`, `Vary`,
+   * `Set-Cookie`). Not together with `passes`. Left out: each request is sent on.
+   */
+  readonly cache?: CacheOptions;
+  /**
    * Credentials of the client that the service sees; with `cookie` it may set some too, without those that begin with
-   * `__Host-`, which are the gateway's. Default: none; the service learns of the user from the gateway.
+   * `__Host-`, which are the gateway's. Default: none, API keys included; the service learns of the user from the gateway.
    */
   readonly passes?: readonly ('authorization' | 'cookie')[];
 }
@@ -83,8 +88,8 @@ export interface LocalRoute {
   readonly method: HttpMethod;
   readonly path: string;
   readonly options: CommonRouteOptions & RouteAccess;
-  /** Throws ProblemError. */
-  readonly answer: (request: EdgeRequest) => Promise<LocalAnswer> | LocalAnswer;
+  /** `form` is the body of a POST; empty where there is none. Throws ProblemError. */
+  readonly answer: (request: EdgeRequest, form: URLSearchParams) => Promise<LocalAnswer> | LocalAnswer;
 }
 
 export interface LocalAnswer {
