@@ -64,6 +64,10 @@ export async function cli(args: readonly string[], terminal: Terminal, env = pro
     .description('say everything that is wrong with the configuration; start nothing')
     .action(runSidecar(sidecarCommands.check));
   sidecar
+    .command('status')
+    .description('say whether the running sidecar is ready; exit code 1 when it is not')
+    .action(runSidecar(sidecarCommands.status));
+  sidecar
     .command('update')
     .description('replace the running sidecar by what is installed now; nobody is turned away')
     .action(runSidecar(sidecarCommands.update));

@@ -1,5 +1,5 @@
 import { CallError, InsecureConfigurationError, UsageError } from '@sallyport/core';
-import { type Violation, violation } from '@sallyport/core/spi';
+import { localAddress, type Violation, violation } from '@sallyport/core/spi';
 import { consul } from '@sallyport/registry-consul';
 import { etcd } from '@sallyport/registry-etcd';
 import {
@@ -15,6 +15,7 @@ import {
 import type { Terminal } from './cli.js';
 import { type ReadSidecarFlags, readSidecarFlags } from './sidecar-arguments.js';
 import type { SidecarFlagValues } from './sidecar-flags.js';
+import { askReadiness } from './sidecar-status.js';
 
 /** Resolves with the exit code: 1 when the configuration is refused. */
 export type SidecarCommand = (flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal: Terminal) => Promise<number>;
@@ -66,7 +67,25 @@ async function update(flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal
 
 const registries = { consul, etcd };
 
-export const sidecarCommands = { run, check, schema, update };
+async function status(flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal: Terminal): Promise<number> {
+  const given = readSidecarFlags(flags, env);
+  const { options } = await judged(given);
+  const admin = localAddress('admin-exposed').safeParse(options?.admin?.listen);
+  if (!admin.success) {
+    const problem = 'a loopback address or unix:/path, where the admin listener of the sidecar is';
+    return refused([violation('option-missing', '--proxy_admin', problem)], given, terminal);
+  }
+  try {
+    const { ready, reasons } = await askReadiness(admin.data);
+    terminal.out(ready ? 'ready' : `not ready: ${reasons.join('; ')}`);
+    return ready ? 0 : 1;
+  } catch (error) {
+    terminal.error((error as Error).message);
+    return 1;
+  }
+}
+
+export const sidecarCommands = { run, check, schema, status, update };
 
 interface Judged {
   readonly options: SidecarOptions | undefined;

@@ -5,6 +5,7 @@ import { createAuthority } from '@sallyport/pki';
 import { type SidecarOptions, updateSidecar } from '@sallyport/sidecar';
 import type { SidecarInstructions } from '../../fixtures/sidecar-program.js';
 import { type Child, runNode, start, startNode } from '../../support/child.js';
+import { runCli } from '../../support/cli.js';
 import { eventually } from '../../support/eventually.js';
 import { freePort } from '../../support/free-port.js';
 import { requireServers } from '../../support/servers/programs.js';
@@ -137,6 +138,11 @@ describe('an update of a running sidecar', () => {
     caller.socket.end('fourth');
     await caller.ended;
     assert.equal(caller.text(), 'fourth');
+    assert.deepEqual(await runCli(['sidecar', 'status', '--proxy_admin', place.admin]), {
+      code: 0,
+      out: 'ready',
+      error: '',
+    });
   });
 
   it('refuses where no sidecar runs', async () => {
@@ -256,6 +262,8 @@ interface Place extends AsyncDisposable {
   readonly folder: TemporaryFolder;
   readonly port: number;
   readonly unixSocket: string;
+  /** `unix:/path` */
+  readonly admin: string;
   readonly pidFile: string;
   /** For the load of a test. */
   isOver: boolean;
@@ -291,6 +299,7 @@ async function deployed(options: Partial<SidecarOptions> = {}): Promise<Place> {
   };
   const pidFile = `${folder.path}/ledger.pid`;
   const unixSocket = `${folder.path}/archive.sock`;
+  const admin = `unix:${folder.path}/admin.sock`;
   const children: Child[] = [];
   const pid = () => Number(readFileSync(pidFile, 'utf8').split('\n')[0]);
   const config = `${folder.path}/ledger.json`;
@@ -307,6 +316,7 @@ async function deployed(options: Partial<SidecarOptions> = {}): Promise<Place> {
           identity: idOf('ledger'),
         },
       },
+      admin: { listen: admin },
       drain: { graceMs: 500 },
       files,
       callers: [idOf('web'), idOf('ledger')],
@@ -325,6 +335,7 @@ async function deployed(options: Partial<SidecarOptions> = {}): Promise<Place> {
     folder,
     port,
     unixSocket,
+    admin,
     pidFile,
     isOver: false,
     pid,
