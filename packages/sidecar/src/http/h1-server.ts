@@ -39,7 +39,8 @@ export class H1Server implements HttpServer {
       connectionsCheckingInterval: CHECK_MS,
       maxHeaderSize: limits.maxHeaderBytes,
       insecureHTTPParser: false,
-      requireHostHeader: true,
+      // Node would answer by itself, and tell nobody.
+      requireHostHeader: false,
     });
     // Node leaves out what is too many: one more shows that there were.
     this.#server.maxHeadersCount = limits.maxHeaders + 1;
@@ -235,10 +236,11 @@ class H1Incoming implements Incoming {
       answer.end();
       return;
     }
-    // With the first piece of the body, if it is there already.
-    answer.cork();
+    // With the first piece of the body, if it is there already. Not by a cork of the answer: Node 24 puts its end before what waits there.
+    const { socket } = this.#connection;
+    socket.cork();
     answer.flushHeaders();
-    setImmediate(() => answer.uncork());
+    setImmediate(() => socket.uncork());
   }
 
   end(trailers?: Fields): void {
