@@ -16,6 +16,7 @@ import {
   localAddress,
   made,
   metadataSchema,
+  networkSchema,
   parseIdentityTemplate,
   parseOptions,
   serviceNameSchema,
@@ -40,6 +41,9 @@ export interface SidecarOptions {
   readonly advertise?: string;
   /** Names the reason for listening on every interface; refused without it. Needs `advertise`. The reason stands in the log. */
   readonly allowWildcardBind?: { readonly reason: string };
+  /** Balancers before the door, by address or network (`10.1.0.0/16`), which begin each connection with a header of the PROXY
+   * protocol. Left out: there are none, and such a header is refused, whoever sends it. */
+  readonly balancers?: { readonly proxyProtocol: 'v2'; readonly from: readonly string[] };
   /** The program. Left out: nobody can reach it through this sidecar. */
   readonly inbound?: InboundOptions;
   /** Who may reach the program; required with `inbound`. An empty list denies everybody. */
@@ -329,6 +333,7 @@ export const optionsSchema = z.strictObject({
   listen: bindAddress().optional(),
   advertise: bindAddress().optional(),
   allowWildcardBind: z.strictObject({ reason: z.string().trim().min(1) }).optional(),
+  balancers: z.strictObject({ proxyProtocol: z.literal('v2'), from: z.array(networkSchema).min(1).max(64) }).optional(),
   inbound: inbound.optional(),
   outbound: z.strictObject({ listen: localAddress('sidecar-port-exposed') }).optional(),
   // The rules are a part of their own: their source checks them.
