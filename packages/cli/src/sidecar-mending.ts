@@ -9,6 +9,7 @@ const flagOf: Readonly<Record<string, SidecarFlag>> = {
   'sidecar.listen': 'proxy_address',
   'sidecar.advertise': 'proxy_advertise',
   'sidecar.tls': 'proxy_tls_cert_file',
+  'tls.socket': 'proxy_workload_api',
   'tls.cert': 'proxy_tls_cert_file',
   'tls.key': 'proxy_tls_key_file',
   'tls.ca': 'proxy_tls_ca_file',
