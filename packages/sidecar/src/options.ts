@@ -186,6 +186,10 @@ export interface SidecarLimits {
   readonly requestIdleTimeoutMs?: number;
   /** Longest time of a request with its answer, ms. Default 1 hour. */
   readonly requestTimeoutMs?: number;
+  /** How often a peer in HTTP/2 is asked whether it is still there (RFC 9113 section 6.7), ms. Default 30,000. */
+  readonly keepaliveIntervalMs?: number;
+  /** Time it has to answer, ms. Default 10,000. */
+  readonly keepaliveTimeoutMs?: number;
   /** A connection on which nothing travels is ended after it, ms. Default 60 minutes. */
   readonly idleTimeoutMs?: number;
   /** Age at which a connection must come to its end, ms. Default 12 hours; the certificates end it in any case. */
@@ -319,6 +323,8 @@ const limits = z.strictObject({
   bodyTimeoutMs: durationMs().default(30_000),
   requestIdleTimeoutMs: durationMs().default(5 * MINUTE),
   requestTimeoutMs: durationMs().default(HOUR),
+  keepaliveIntervalMs: durationMs().default(30_000),
+  keepaliveTimeoutMs: durationMs().default(10_000),
   idleTimeoutMs: durationMs().default(HOUR),
   maxConnectionAgeMs: durationMs().default(12 * HOUR),
   maxConnectionAgeGraceMs: durationMs().default(MINUTE),
