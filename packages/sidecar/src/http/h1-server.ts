@@ -48,7 +48,8 @@ export class H1Server implements HttpServer {
       insecureHTTPParser: false,
       // Node would answer by itself, and tell nobody.
       requireHostHeader: false,
-    });
+      ...(ignoresH2c ? { shouldUpgradeCallback: isNotH2c } : {}),
+    } as ServerOptions);
     // Node leaves out what is too many: one more shows that there were.
     this.#server.maxHeadersCount = limits.maxHeaders + 1;
     this.#server.on('request', (request, response) => this.#serve(request, response, false));
@@ -116,7 +117,7 @@ export class H1Server implements HttpServer {
 
   /**
    * Java's client offers HTTP/2 with its first request in the clear. Whoever does not want it answers as if nothing had been offered
-   * (RFC 9110 section 7.8), but Node has given the connection away by then: it gets the request once more, without the offer.
+   * (RFC 9110 section 7.8). Before version 24.9 Node has given the connection away by then: it gets the request once more, without the offer.
    */
   #readAgain({ method, url, rawHeaders }: IncomingMessage, socket: Socket, first: Buffer): void {
     const lines = [`${method} ${url} HTTP/1.1\r\n`];
@@ -156,6 +157,11 @@ export class H1Server implements HttpServer {
     socket.end(`${statusLine(refusal.status)}${headers.join('')}connection: close\r\n\r\n${body}`);
     socket.once('finish', () => socket.destroy());
   }
+}
+
+/** Node asks it from version 24.9 on. */
+function isNotH2c({ headers }: IncomingMessage): boolean {
+  return headers.upgrade?.toLowerCase() !== 'h2c';
 }
 
 class H1Connection implements HttpConnection {
