@@ -65,6 +65,7 @@ describe('sallyport sidecar', () => {
       'medium sidecar-update-undeclared --proxy_update',
       'medium sidecar-upstream-implicit --proxy_upstream',
     ]);
+    assert.match(outcome.error, /fix: give one address, or the reason for all of them as --proxy_allow_wildcard/);
     assert.ok(
       outcome.error.endsWith(`mended:
   sallyport sidecar --proxy_address 127.0.0.1:8081 --proxy_tls_cert_file /certs/server.crt --proxy_tls_key_file \
