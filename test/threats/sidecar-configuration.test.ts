@@ -101,6 +101,44 @@ const cases: readonly Case[] = [
     path: 'sidecar.upstreams.ledger.addresses[0]',
   },
   {
+    what: 'an upstream by TCP without a port for the program',
+    wrong: upstream({ listen: undefined }),
+    id: 'option-missing',
+    path: 'sidecar.upstreams.ledger.listen',
+  },
+  {
+    what: 'an upstream by its name that has a port of its own',
+    wrong: { outbound: { listen: '127.0.0.1:0' }, ...upstream({ protocol: 'http' }) },
+    id: 'option-invalid',
+    path: 'sidecar.upstreams.ledger.listen',
+  },
+  {
+    what: 'an upstream by its name and no place where the program asks for it',
+    wrong: upstream({ protocol: 'grpc', listen: undefined }),
+    id: 'option-missing',
+    path: 'sidecar.outbound',
+  },
+  {
+    what: 'a place where the program asks for upstreams by name, and none of them',
+    wrong: { outbound: { listen: '127.0.0.1:0' }, ...upstream({}) },
+    id: 'option-missing',
+    path: 'sidecar.upstreams',
+  },
+  ...['0.0.0.0:8080', '10.0.0.7:8080', '[::]:8080'].map(
+    (listen): Case => ({
+      what: `a listener for the program at ${listen}, where others act as it (T63)`,
+      wrong: { outbound: { listen }, ...upstream({ protocol: 'http', listen: undefined }) },
+      id: 'sidecar-port-exposed',
+      path: 'sidecar.outbound.listen',
+    }),
+  ),
+  {
+    what: 'an upstream called localhost, which pages in browsers may ask for',
+    wrong: { upstreams: { localhost: ledger } },
+    id: 'option-invalid',
+    path: 'sidecar.upstreams.localhost',
+  },
+  {
     what: 'an upstream of which no identity is expected',
     wrong: upstream({ identity: undefined }),
     id: 'identity-expectation-empty',
@@ -179,6 +217,38 @@ const cases: readonly Case[] = [
     wrong: { inbound: undefined, listen: undefined, authorize: undefined },
     id: 'sidecar-upstream-implicit',
     path: 'sidecar.upstreams',
+  },
+  {
+    what: 'a protocol of the program that is none',
+    wrong: { inbound: { ...inbound, protocol: 'https' } },
+    id: 'option-invalid',
+    path: 'sidecar.inbound.protocol',
+  },
+  ...(['name', 'proxyProtocol'] as const).map(
+    (option): Case => ({
+      what: `${option} before a program that speaks HTTP, which has no use for it`,
+      wrong: { inbound: { ...inbound, protocol: 'http', [option]: 'v2' } },
+      id: 'option-unknown',
+      path: `sidecar.inbound.${option}`,
+    }),
+  ),
+  {
+    what: 'a rule that lets every workload ask everything',
+    wrong: {
+      inbound: { ...inbound, protocol: 'http' },
+      authorize: [{ effect: 'allow', from: 'spiffe://sidecar.test/**', to: '* /**' }],
+    },
+    id: 'authorization-allow-all',
+    path: 'sidecar.authorize[0]',
+  },
+  {
+    what: 'a rule for a path with two spellings',
+    wrong: {
+      inbound: { ...inbound, protocol: 'http' },
+      authorize: [{ effect: 'deny', from: 'spiffe://sidecar.test/**', to: 'GET /admin/../x' }],
+    },
+    id: 'authorization-rule-invalid',
+    path: 'sidecar.authorize[0].to',
   },
   { what: 'a door without a program', wrong: { inbound: undefined }, id: 'option-missing', path: 'sidecar.inbound' },
   { what: 'a program without a door', wrong: { listen: undefined }, id: 'option-missing', path: 'sidecar.listen' },

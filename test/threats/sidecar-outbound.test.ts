@@ -170,7 +170,7 @@ const rawCases: readonly RawCase[] = [
   { what: 'what is not gRPC to an upstream of gRPC', bytes: get('/', 'Host: greeter'), status: 415, code: 'grpc-only' },
   {
     what: 'a change to another protocol',
-    bytes: get('/', 'Host: billing', 'Upgrade: h2c').replace('close', 'upgrade'),
+    bytes: get('/', 'Host: billing', 'Upgrade: tcp').replace('close', 'upgrade'),
     status: 400,
     code: 'upgrade-refused',
   },

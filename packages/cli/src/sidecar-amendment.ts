@@ -26,7 +26,7 @@ export function amendedDocument(document: Document, { values: given, nameOf }: G
           given.proxy_allow_wildcard === undefined ? undefined : { reason: given.proxy_allow_wildcard },
         admin: given.proxy_admin === undefined ? undefined : { listen: given.proxy_admin },
         outbound: given.proxy_outbound === undefined ? undefined : { listen: given.proxy_outbound },
-        tls: tlsOf(document.tls, given),
+        tls: tlsOf(document.tls, given, nameOf, violations),
         authorize: authorizeOf(inbound, given, nameOf, violations),
         upstreams: upstreamsOf(document.upstreams, given, nameOf, violations),
       }),
@@ -52,11 +52,19 @@ function addressOf(document: Document, given: SidecarFlagValues, nameOf: NameOf,
   return {};
 }
 
-function tlsOf(
-  tls: unknown,
-  { proxy_tls_cert_file: cert, proxy_tls_key_file: key, proxy_tls_ca_file: ca }: SidecarFlagValues,
-) {
-  if (cert === undefined && key === undefined && ca === undefined) return undefined;
+/** Files, or the agent of this machine; what one says does not mix with what the other does. */
+function tlsOf(tls: unknown, given: SidecarFlagValues, nameOf: NameOf, violations: Violation[]): unknown {
+  const {
+    proxy_tls_cert_file: cert,
+    proxy_tls_key_file: key,
+    proxy_tls_ca_file: ca,
+    proxy_workload_api: agent,
+  } = given;
+  const named = cert !== undefined || key !== undefined || ca !== undefined;
+  if (agent !== undefined && named) {
+    violations.push(violation('option-invalid', nameOf('proxy_workload_api'), 'files are named for the identity, too'));
+  }
+  if (!named) return agent === undefined ? undefined : { workloadApi: { socket: agent } };
   const file = (path: string | undefined) => (path === undefined ? undefined : resolve(path));
   return { ...(tls as Document | undefined), ...only({ cert: file(cert), key: file(key), ca: file(ca) }) };
 }

@@ -9,7 +9,7 @@ export interface ReadSidecarFlags {
   /** Puts what the flags say in the place of what stands in the file. */
   readonly amend: (document: Document) => AmendedDocument;
   /** The same violations with the names that whoever has no file knows: those of the flags and variables. */
-  readonly named: (violations: readonly Violation[]) => readonly Violation[];
+  readonly inWords: (violations: readonly Violation[]) => readonly Violation[];
   /** The command line that all of these are mended in; undefined where one of them only its author can mend. */
   readonly mended: (violations: readonly Violation[]) => string | undefined;
   readonly violations: readonly Violation[];
@@ -35,7 +35,7 @@ export function readSidecarFlags(flags: SidecarFlagValues, env: Environment): Re
     violations,
     file: values.config,
     amend: (document) => amendedDocument(document, given),
-    named: (found) => (values.config === undefined ? found.map((one) => namedByFlag(one, given)) : found),
+    inWords: (found) => (values.config === undefined ? found.map((one) => namedByFlag(one, given)) : found),
     mended: (found) => mendedCommand(found, given),
   };
 }

@@ -1,5 +1,6 @@
 import { CallError, InsecureConfigurationError, UsageError } from '@sallyport/core';
 import { localAddress, type Violation, violation } from '@sallyport/core/spi';
+import { fromAuthority, fromVault, fromWorkloadApi } from '@sallyport/pki';
 import { consul } from '@sallyport/registry-consul';
 import { etcd } from '@sallyport/registry-etcd';
 import {
@@ -27,7 +28,7 @@ async function run(flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal: T
   const sockets = handedSockets(env);
   const { file, amend } = given;
   const started =
-    file === undefined ? sidecar({ ...options, sockets }) : await loadSidecar(file, { amend, registries, sockets });
+    file === undefined ? sidecar({ ...options, sockets }) : await loadSidecar(file, { amend, ...named, sockets });
   await runSidecar(started, pidFile === undefined ? {} : { pidFile });
   return Number(process.exitCode ?? 0);
 }
@@ -65,7 +66,11 @@ async function update(flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal
   }
 }
 
-const registries = { consul, etcd };
+/** What a file may name. */
+const named = {
+  registries: { consul, etcd },
+  sources: { workloadApi: fromWorkloadApi, authority: fromAuthority, vault: fromVault },
+};
 
 async function status(flags: SidecarFlagValues, env: NodeJS.ProcessEnv, terminal: Terminal): Promise<number> {
   const given = readSidecarFlags(flags, env);
@@ -94,17 +99,17 @@ interface Judged {
 }
 
 /** Everything that is wrong, of the flags, the file and the options that they make. */
-async function judged({ file, amend, named, violations }: ReadSidecarFlags): Promise<Judged> {
+async function judged({ file, amend, inWords, violations }: ReadSidecarFlags): Promise<Judged> {
   const config = await readSidecarConfig({
     ...(file === undefined ? {} : { file }),
     amend,
-    registries,
+    ...named,
   });
   const found = config.options ? await sidecar(config.options).check() : [];
   return {
     options: config.options,
     pidFile: config.pidFile,
-    violations: [...violations, ...named([...config.violations, ...found])],
+    violations: [...violations, ...inWords([...config.violations, ...found])],
   };
 }
 

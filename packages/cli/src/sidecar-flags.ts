@@ -8,6 +8,10 @@ export const sidecarFlags = {
   proxy_tls_cert_file: ['<file>', 'certificate of the program and its intermediates, PEM'],
   proxy_tls_key_file: ['<file>', 'its private key, PEM'],
   proxy_tls_ca_file: ['<file>', 'CA certificates that everybody is verified by, PEM'],
+  proxy_workload_api: [
+    '<address>',
+    'the identity from the agent of this machine instead: unix:///run/spire/agent.sock',
+  ],
   proxy_target: ['<address>', 'the program that others reach: a loopback address or unix:/path'],
   proxy_protocol: ['<protocol>', 'what it speaks: tcp, http or grpc'],
   proxy_allow: ['<id[=what],…>', 'who may reach it: SPIFFE IDs or patterns; with http and grpc also what they may ask'],

@@ -9,6 +9,7 @@ const flagOf: Readonly<Record<string, SidecarFlag>> = {
   'sidecar.listen': 'proxy_address',
   'sidecar.advertise': 'proxy_advertise',
   'sidecar.tls': 'proxy_tls_cert_file',
+  'tls.socket': 'proxy_workload_api',
   'tls.cert': 'proxy_tls_cert_file',
   'tls.key': 'proxy_tls_key_file',
   'tls.ca': 'proxy_tls_ca_file',
@@ -22,14 +23,24 @@ const flagOf: Readonly<Record<string, SidecarFlag>> = {
   'sidecar.update': 'proxy_update',
 };
 
+/** How to mend it by flags, where the catalogue speaks of options. */
+const fixes: Readonly<Record<string, string>> = {
+  'server-wildcard-bind': 'give one address, or the reason for all of them as --proxy_allow_wildcard',
+  'sidecar-upstream-implicit': 'name what it leads to: --proxy_upstream name=host:port, or --proxy_target for others',
+  'sidecar-update-undeclared':
+    'say --proxy_update restart where your supervisor rolls out new versions, handover where it replaces itself',
+  'authorization-missing': 'name who may come in: --proxy_allow spiffe://…, or --proxy_rules file',
+};
+
 /** The violation as whoever has no file knows the option. */
 export function namedByFlag(found: Violation, { values, nameOf }: GivenFlags): Violation {
   const outbound = values.proxy_outbound === undefined ? 'proxy_address' : 'proxy_outbound';
   const flag = found.path === 'sidecar.outbound.listen' ? outbound : flagOf[found.path];
-  if (flag === undefined) return found;
+  const fix = fixes[found.id] ?? found.fix;
+  if (flag === undefined) return { ...found, fix };
   const path = nameOf(flag);
   const [argument, description] = sidecarFlags[flag];
-  return { ...found, path, ...(found.id === 'option-missing' ? { fix: `${path} ${argument}: ${description}` } : {}) };
+  return { ...found, path, fix: found.id === 'option-missing' ? `${path} ${argument}: ${description}` : fix };
 }
 
 /** The command line with all of these mended; undefined where one of them only its author can mend. */

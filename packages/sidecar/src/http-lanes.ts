@@ -5,6 +5,7 @@ import {
   type LaneConnection,
   type MakeServerLane,
   NO_PROTOCOL,
+  NuisanceBudget,
   type ServerLane,
 } from '@sallyport/transport-mtls/spi';
 import { type Admission, admitCall, admitRequest, withoutClaims } from './http/admission.js';
@@ -31,6 +32,11 @@ export interface HttpLanesContext {
   readonly events: EventSink;
 }
 
+/**
+ * What a request costs that is reset or left (CVE-2023-44487): 660 at once and 33 a second are borne. nghttp2 bears 1,000, then says
+ * goodbye, and Node leaves the connection as it is.
+ */
+const ABANDONED_COST = 1.5;
 /** How long a connection to the program is kept for the next request of the same caller, ms: less than programs keep it. */
 const KEEP_MS = 1000;
 /** Of a path in an event. */
@@ -107,9 +113,16 @@ export class HttpLanes {
 
   #accept(socket: TLSSocket, peer: AcceptedPeer, server: HttpServer): LaneConnection {
     const target = this.#newTarget();
+    const patience = new NuisanceBudget();
     const { guard, identity } = peer;
     const connection = server.accept(socket, {
-      request: (incoming) => this.#serve(incoming, peer, target),
+      request: (incoming) => {
+        incoming.onClose((complete) => {
+          if (complete) patience.earn(1);
+          else if (!patience.spend(ABANDONED_COST)) guard.report();
+        });
+        this.#serve(incoming, peer, target);
+      },
       refused: (refusal) => {
         guard.call(0);
         this.#tellRefusal(identity, 'a request', refusal);

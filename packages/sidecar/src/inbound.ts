@@ -7,6 +7,7 @@ import {
   type Listener,
   localAddressText,
   type MethodPattern,
+  Networks,
   type ParsedRule,
   type RuleHandle,
   type TlsHandle,
@@ -175,12 +176,12 @@ export class Inbound {
 }
 
 /** The door is that of every server of the SDK. What it bounds besides belongs to calls, which do not come here. */
-function doorOptions({ listen: address, advertise, allowWildcardBind, limits }: ResolvedSidecarOptions) {
+function doorOptions({ listen: address, advertise, allowWildcardBind, balancers, limits }: ResolvedSidecarOptions) {
   const { maxConnections, maxConnectionsPerPeer, handshakeTimeoutMs, maxConnectionAgeMs, maxConnectionAgeGraceMs } =
     limits;
   const { value } = parseServerOptions({
     limits: { maxConnections, maxConnectionsPerPeer, handshakeTimeoutMs, maxConnectionAgeMs, maxConnectionAgeGraceMs },
   });
   if (!value || !address) throw new CallError('INTERNAL', 'the door has no address');
-  return { ...value, address, advertise, allowWildcardBind };
+  return { ...value, address, advertise, allowWildcardBind, balancers: balancers && new Networks(balancers.from) };
 }

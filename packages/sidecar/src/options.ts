@@ -16,6 +16,7 @@ import {
   localAddress,
   made,
   metadataSchema,
+  networkSchema,
   parseIdentityTemplate,
   parseOptions,
   serviceNameSchema,
@@ -40,6 +41,9 @@ export interface SidecarOptions {
   readonly advertise?: string;
   /** Names the reason for listening on every interface; refused without it. Needs `advertise`. The reason stands in the log. */
   readonly allowWildcardBind?: { readonly reason: string };
+  /** Balancers before the door, by address or network (`10.1.0.0/16`), which begin each connection with a header of the PROXY
+   * protocol. Left out: there are none, and such a header is refused, whoever sends it. */
+  readonly balancers?: { readonly proxyProtocol: 'v2'; readonly from: readonly string[] };
   /** The program. Left out: nobody can reach it through this sidecar. */
   readonly inbound?: InboundOptions;
   /** Who may reach the program; required with `inbound`. An empty list denies everybody. */
@@ -182,6 +186,10 @@ export interface SidecarLimits {
   readonly requestIdleTimeoutMs?: number;
   /** Longest time of a request with its answer, ms. Default 1 hour. */
   readonly requestTimeoutMs?: number;
+  /** How often a peer in HTTP/2 is asked whether it is still there (RFC 9113 section 6.7), ms. Default 30,000. */
+  readonly keepaliveIntervalMs?: number;
+  /** Time it has to answer, ms. Default 10,000. */
+  readonly keepaliveTimeoutMs?: number;
   /** A connection on which nothing travels is ended after it, ms. Default 60 minutes. */
   readonly idleTimeoutMs?: number;
   /** Age at which a connection must come to its end, ms. Default 12 hours; the certificates end it in any case. */
@@ -315,6 +323,8 @@ const limits = z.strictObject({
   bodyTimeoutMs: durationMs().default(30_000),
   requestIdleTimeoutMs: durationMs().default(5 * MINUTE),
   requestTimeoutMs: durationMs().default(HOUR),
+  keepaliveIntervalMs: durationMs().default(30_000),
+  keepaliveTimeoutMs: durationMs().default(10_000),
   idleTimeoutMs: durationMs().default(HOUR),
   maxConnectionAgeMs: durationMs().default(12 * HOUR),
   maxConnectionAgeGraceMs: durationMs().default(MINUTE),
@@ -329,6 +339,7 @@ export const optionsSchema = z.strictObject({
   listen: bindAddress().optional(),
   advertise: bindAddress().optional(),
   allowWildcardBind: z.strictObject({ reason: z.string().trim().min(1) }).optional(),
+  balancers: z.strictObject({ proxyProtocol: z.literal('v2'), from: z.array(networkSchema).min(1).max(64) }).optional(),
   inbound: inbound.optional(),
   outbound: z.strictObject({ listen: localAddress('sidecar-port-exposed') }).optional(),
   // The rules are a part of their own: their source checks them.

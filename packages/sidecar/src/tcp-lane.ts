@@ -94,7 +94,7 @@ class Tunnel implements LaneConnection {
 
   async open({ limits, proxyProtocol }: TcpLaneOptions, { program }: TcpLaneContext): Promise<void> {
     const caller = this.#socket;
-    const { guard, identity } = this.#peer;
+    const { guard, identity, addresses } = this.#peer;
     caller.setTimeout(limits.idleTimeoutMs, () => this.cut());
     const reader = new DirectReader();
     this.#connecting = new AbortController();
@@ -113,7 +113,7 @@ class Tunnel implements LaneConnection {
       return;
     }
     this.#program = local;
-    if (proxyProtocol) local.write(proxyHeader(caller, identity.id));
+    if (proxyProtocol) local.write(proxyHeader(addresses ?? caller, identity.id));
     relay(
       { socket: caller, reset: () => reset(caller), onRead: (bytes) => guard.message(bytes) },
       { socket: local, reset: () => resetSocket(local), onRead: (bytes) => guard.sent(bytes), reader },

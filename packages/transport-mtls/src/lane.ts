@@ -2,6 +2,7 @@ import type { TLSSocket } from 'node:tls';
 import type { ClientStream, OutgoingCall, PeerIdentity, ServerHost, UnaryFlight } from '@sallyport/core/spi';
 import { FAST_PROTOCOL } from './fast/protocol.js';
 import type { FloodGuard } from './flood-guard.js';
+import type { ProxiedAddresses } from './proxy-header.js';
 import type { ResolvedServerLimits } from './server-options.js';
 
 /** `fast`: between peers that both run the SDK; `grpc`: with any gRPC peer. */
@@ -32,6 +33,8 @@ export interface LaneConnection {
 export interface AcceptedPeer {
   readonly identity: PeerIdentity;
   readonly guard: FloodGuard;
+  /** Who connected to whom, as a declared balancer tells. Left out: the socket knows. */
+  readonly addresses?: ProxiedAddresses;
 }
 
 /** Serves calls on connections whose peer has been verified. Chosen by the ALPN protocol. */

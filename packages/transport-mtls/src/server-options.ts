@@ -3,6 +3,7 @@ import {
   durationMs,
   type Endpoint,
   limit,
+  type Networks,
   type ParsedOptions,
   parseOptions,
   wildcardViolations,
@@ -58,6 +59,8 @@ export interface ResolvedServerOptions {
   readonly address: Endpoint;
   readonly advertise: Endpoint | undefined;
   readonly allowWildcardBind: { readonly reason: string } | undefined;
+  /** Of balancers that begin each connection with a PROXY v2 header. Left out: there are none. */
+  readonly balancers?: Networks | undefined;
   readonly limits: ResolvedServerLimits;
 }
 

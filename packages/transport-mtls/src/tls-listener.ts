@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net';
+import { createServer as createTcpServer, type Server as NetServer, type Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import {
   CallError,
@@ -22,6 +22,7 @@ import {
 import { coarse, lifeOf, spread } from './connection-life.js';
 import { FloodGuard, maxUnexplainedOfPeer } from './flood-guard.js';
 import { type LaneConnection, type MakeServerLane, NO_PROTOCOL, type ServerLane } from './lane.js';
+import { type ProxiedAddresses, readProxyHeader } from './proxy-header.js';
 import type { ResolvedServerOptions } from './server-options.js';
 import { tcpOf } from './tcp-below.js';
 
@@ -33,7 +34,7 @@ const BARRED_MS = 10_000;
 const NOBODYS_PROTOCOL = 'sallyport-none';
 
 /** Makes a server listen on an address. Rejects, with nothing bound, when that cannot be had. */
-export type Bind = (server: Server, address: Endpoint) => Promise<unknown>;
+export type Bind = (server: NetServer, address: Endpoint) => Promise<unknown>;
 
 /**
  * Binds the port and serves until closed. Rejects, with nothing bound, when the address cannot be had. `bind`: for a process that
@@ -76,6 +77,10 @@ class TlsListener implements Listener {
   readonly #lanes: ReadonlyMap<string, ServerLane>;
   readonly #bind: Bind;
   readonly #server: Server;
+  /** What listens: the same, or before it one that reads what balancers put before the handshake. */
+  readonly #door: NetServer;
+  /** By the TCP sockets of balancers. */
+  readonly #proxied = new WeakMap<Socket, ProxiedAddresses>();
   readonly #sockets = new Set<Socket>();
   readonly #accepted = new Map<TLSSocket, Accepted>();
   readonly #perPeer = new Map<string, number>();
@@ -96,20 +101,22 @@ class TlsListener implements Listener {
       ALPNProtocols: offered([...this.#lanes.keys()]),
       handshakeTimeout: options.limits.handshakeTimeoutMs,
     });
-    this.#server.maxConnections = options.limits.maxConnections;
-    this.#server.on('connection', (socket: Socket) => {
+    this.#door = options.balancers === undefined ? this.#server : createTcpServer();
+    this.#door.maxConnections = options.limits.maxConnections;
+    this.#door.on('connection', (socket: Socket) => {
       // Lanes write whole turns: holding a small one back until the last is acknowledged (Nagle) costs up to 40 ms.
       socket.setNoDelay(true);
       this.#track(socket);
       // Before its handshake, which would show a certificate that is not ours to use; the error below tells of it.
       if (host.tls.suspended) socket.destroy();
+      else if (this.#door !== this.#server) void this.#letThrough(socket);
     });
-    this.#server.on('drop', (drop) => {
+    this.#door.on('drop', (drop) => {
       this.#refused('too-many-connections', 'the limit of connections is reached', drop?.remoteAddress);
     });
     this.#server.on('tlsClientError', (error, socket) => {
       const { reason, detail } = host.tls.suspended ?? handshakeRefusal(error, socket);
-      this.#refused(reason, detail, addressOf(socket));
+      this.#refused(reason, detail, this.#addressOf(socket));
       // Without it a socket whose handshake timed out stays open.
       socket.destroy();
     });
@@ -129,15 +136,15 @@ class TlsListener implements Listener {
   async bind(): Promise<void> {
     const { address, advertise, allowWildcardBind } = this.#options;
     try {
-      await this.#bind(this.#server, address);
+      await this.#bind(this.#door, address);
     } catch (error) {
       await this.close();
       throw error;
     }
-    this.#server.on('error', (error: NodeJS.ErrnoException) => {
+    this.#door.on('error', (error: NodeJS.ErrnoException) => {
       this.#host.events.emit('accept-failed', { detail: error.code ?? error.name });
     });
-    const bound = this.#server.address() as { address: string; port: number };
+    const bound = this.#door.address() as { address: string; port: number };
     const advertised = advertise ?? { host: address.host, port: bound.port };
     this.#endpoints = [{ host: advertised.host, port: advertised.port === 0 ? bound.port : advertised.port }];
     this.#host.events.emit('listening', {
@@ -162,9 +169,7 @@ class TlsListener implements Listener {
   async #close(): Promise<void> {
     this.#patrol.cancel();
     this.#unsubscribe();
-    const closed = this.#server.listening
-      ? new Promise<void>((resolve) => this.#server.once('close', resolve))
-      : undefined;
+    const closed = this.#door.listening ? new Promise<void>((resolve) => this.#door.once('close', resolve)) : undefined;
     this.#stopAccepting();
     for (const lane of this.#lanes.values()) lane.close();
     for (const socket of this.#sockets) socket.destroy();
@@ -172,7 +177,7 @@ class TlsListener implements Listener {
   }
 
   #stopAccepting(): void {
-    if (this.#server.listening) this.#server.close();
+    if (this.#door.listening) this.#door.close();
   }
 
   #track(socket: Socket): void {
@@ -182,13 +187,36 @@ class TlsListener implements Listener {
     socket.once('close', () => this.#sockets.delete(socket));
   }
 
+  /** Whoever is no declared balancer begins with TLS: a header of theirs is plaintext on its port. */
+  async #letThrough(socket: Socket): Promise<void> {
+    const { limits, balancers } = this.#options;
+    const { remoteAddress } = socket;
+    if (remoteAddress !== undefined && balancers?.includes(remoteAddress)) {
+      socket.on('error', ignore);
+      try {
+        const addresses = await readProxyHeader(socket, this.#host.clock, limits.handshakeTimeoutMs);
+        if (addresses) this.#proxied.set(socket, addresses);
+      } catch (error) {
+        this.#refused('proxy-header', (error as Error).message, remoteAddress);
+        socket.destroy();
+        return;
+      }
+      // It may have gone, or the identity have been withdrawn, while the header was read.
+      if (socket.destroyed || this.#host.tls.suspended) {
+        socket.destroy();
+        return;
+      }
+    }
+    this.#server.emit('connection', socket);
+  }
+
   #admit(socket: TLSSocket): void {
     const verdict = this.#judge(socket);
     if (verdict.ok) {
       this.#serve(socket, verdict);
     } else {
       socket.on('error', ignore);
-      this.#refused(verdict.reason, verdict.detail, socket.remoteAddress, verdict.peer);
+      this.#refused(verdict.reason, verdict.detail, this.#addressOf(socket), verdict.peer);
       socket.destroy();
     }
   }
@@ -218,7 +246,8 @@ class TlsListener implements Listener {
     const { maxConnectionAgeMs, maxConnectionAgeGraceMs } = this.#options.limits;
     const guard = new FloodGuard(this.#options.limits.maxMessageBytes);
     this.#perPeer.set(identity.id, (this.#perPeer.get(identity.id) ?? 0) + 1);
-    const connection = lane.accept(socket, { identity, guard });
+    const addresses = this.#proxiedBy(socket);
+    const connection = lane.accept(socket, { identity, guard, ...(addresses ? { addresses } : {}) });
     const { clock, tls } = this.#host;
     const { endsAt, drainAt } = lifeOf([identity, tls.current()], maxConnectionAgeGraceMs, clock.now());
     this.#accepted.set(socket, { identity, guard, lane: connection, revocationKeys, endsAt });
@@ -293,6 +322,19 @@ class TlsListener implements Listener {
     socket.destroy();
   }
 
+  #proxiedBy(socket: TLSSocket): ProxiedAddresses | undefined {
+    const tcp = tcpOf(socket);
+    return tcp && this.#proxied.get(tcp);
+  }
+
+  /**
+   * Node has closed the connection already when it tells of a refused certificate, and the TLS socket has forgotten who it
+   * was; the TCP socket below has not.
+   */
+  #addressOf(socket: TLSSocket): string | undefined {
+    return this.#proxiedBy(socket)?.remoteAddress ?? socket.remoteAddress ?? tcpOf(socket)?.remoteAddress;
+  }
+
   #refused(reason: HandshakeRefusal, detail: string, remoteAddress: string | undefined, peer?: string): void {
     this.#host.events.emit('handshake-refused', {
       reason,
@@ -303,7 +345,7 @@ class TlsListener implements Listener {
   }
 }
 
-async function bindAnew(server: Server, { host, port }: Endpoint): Promise<void> {
+async function bindAnew(server: NetServer, { host, port }: Endpoint): Promise<void> {
   try {
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -328,14 +370,6 @@ const bindProblems: Readonly<Record<string, string>> = {
 function bindProblem(code: string): string {
   const problem = bindProblems[code];
   return problem === undefined ? code : `${problem} (${code})`;
-}
-
-/**
- * Node has closed the connection already when it tells of a refused certificate, and the TLS socket has forgotten who it
- * was; the TCP socket below has not.
- */
-function addressOf(socket: TLSSocket): string | undefined {
-  return socket.remoteAddress ?? tcpOf(socket)?.remoteAddress;
 }
 
 /**

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { allow, CallError, InsecureConfigurationError, UsageError } from '@sallyport/core';
 import type { UpstreamOptions } from '@sallyport/sidecar';
 import { eventually } from '../../support/eventually.js';
@@ -69,6 +72,38 @@ describe('a change of upstreams while the sidecar runs', () => {
     before.socket.end('still here');
     await before.ended;
     assert.equal(before.text(), 'first;still here');
+  });
+
+  it('fails no connection under load while servers change, and ends none', async () => {
+    await using at = await place();
+    let isOver = false;
+    const failed: string[] = [];
+    const served = new Set<string>();
+    const loading = Array.from({ length: 4 }, async () => {
+      while (!isOver) {
+        using caller = await callerOf(at.web);
+        caller.socket.end('hello');
+        await caller.closed;
+        const [, server] = /^(first|second);hello$/.exec(caller.text()) ?? [];
+        if (server === undefined) failed.push(`${caller.text()} ${caller.log}`);
+        else served.add(server);
+      }
+    });
+    using held = await callerOf(at.web);
+    await greeted(held, 'first');
+
+    for (let round = 0; round < 10; round++) {
+      served.clear();
+      await at.web.sidecar.replace({ upstreams: { books: round % 2 === 0 ? at.second : at.first } });
+      await eventually(() => assert.ok(served.has(round % 2 === 0 ? 'second' : 'first')));
+    }
+    isOver = true;
+    await Promise.all(loading);
+
+    assert.deepEqual(failed, []);
+    held.socket.end('still here');
+    await held.ended;
+    assert.equal(held.text(), 'first;still here');
   });
 
   it('adds one, which is reachable at once', async () => {
@@ -163,6 +198,50 @@ describe('a change of upstreams while the sidecar runs', () => {
     assert.equal(await statusOf('shop'), 421);
     assert.equal(await statusOf('store'), 503);
     assert.deepEqual(sidecar.upstreams, { store: address });
+  });
+});
+
+describe('a change of an upstream that is reached by name', () => {
+  it('lets the request under way end, and sends the next one to the new server', async () => {
+    await using world = sidecarWorld();
+    const waiting: ServerResponse[] = [];
+    const servers = [
+      createServer((_, response) => waiting.push(response.writeHead(200))),
+      createServer((_, response) => response.end('second')),
+    ];
+    const upstreams: UpstreamOptions[] = [];
+    for (const server of servers) {
+      await once(server.listen(0, '127.0.0.1'), 'listening');
+      const { port } = server.address() as AddressInfo;
+      const { sidecar } = await world.start({
+        name: 'shop',
+        inbound: { target: `127.0.0.1:${port}`, protocol: 'http' },
+        authorize: [allow({ from: idOf('web'), to: 'GET /news' })],
+      });
+      const addresses = sidecar.endpoints.map((door) => `${door.host}:${door.port}`);
+      upstreams.push({ protocol: 'http', service: 'shop', addresses });
+    }
+    const [first, second] = upstreams;
+    assert.ok(first && second);
+    const { sidecar } = await world.start({
+      name: 'web',
+      outbound: { listen: '127.0.0.1:0' },
+      upstreams: { shop: first },
+      drain: { graceMs: 10_000 },
+    });
+    const get = () => ask('h1', sidecar.upstreams.shop ?? '', { host: 'shop', path: '/news' });
+    const begun = get();
+    await eventually(() => assert.equal(waiting.length, 1));
+
+    await sidecar.replace({ upstreams: { shop: second } });
+
+    assert.equal((await get()).text, 'second');
+    waiting[0]?.end('first');
+    assert.equal((await begun).text, 'first');
+    for (const server of servers) {
+      server.closeAllConnections();
+      server.close();
+    }
   });
 });
 

@@ -7,7 +7,7 @@ import { allow, rules } from '@sallyport/core';
 import { eventually } from '../../support/eventually.js';
 import { converse } from '../../support/sidecar/conversation.js';
 import { echo, program } from '../../support/sidecar/program.js';
-import { idOf, leavesNothingOpen, sidecarWorld, TUNNEL } from '../../support/sidecar/world.js';
+import { idOf, leavesNoDescriptors, leavesNothingOpen, sidecarWorld, TUNNEL } from '../../support/sidecar/world.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const MIB = 1024 * 1024;
@@ -15,6 +15,8 @@ const MIB = 1024 * 1024;
 const LARGE_BYTES = Number(process.env.SALLYPORT_TRANSFER_MIB ?? 64) * MIB;
 
 describe('the sidecar before a program (TCP)', () => {
+  leavesNoDescriptors();
+
   it('passes bytes on in both directions', async () => {
     await using app = await program();
     await using world = sidecarWorld();

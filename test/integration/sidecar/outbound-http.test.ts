@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { eventually } from '../../support/eventually.js';
 import { freePort } from '../../support/free-port.js';
 import { ask } from '../../support/sidecar/ask.js';
+import { localCaller } from '../../support/sidecar/conversation.js';
 import { type Handler, httpsServer } from '../../support/sidecar/https-server.js';
 import { idOf, leavesNothingOpen, type SidecarWorld, type Started, sidecarWorld } from '../../support/sidecar/world.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -90,6 +91,26 @@ for (const local of VERSIONS) {
 }
 
 describe('the servers of an upstream by its name', () => {
+  it('are asked as well by clients that offer HTTP/2 with their first request, as Java does', async () => {
+    await using world = sidecarWorld();
+    await using billing = await httpsServer(world, mirror);
+    const web = await webOf(world, [billing.address]);
+    const offer = { connection: 'Upgrade, HTTP2-Settings', upgrade: 'h2c', 'http2-settings': 'AAMAAABkAAQAAP__' };
+    using local = await localCaller(doorOf(web));
+    const say = (length: number) => {
+      const headers = Object.entries({ host: 'billing', 'content-length': length, ...offer });
+      const head = headers.map(([name, value]) => `${name}: ${value}\r\n`).join('');
+      local.socket.write(`POST /v1 HTTP/1.1\r\n${head}\r\n${'x'.repeat(length)}`);
+    };
+
+    say(5);
+    await eventually(() => assert.match(local.text(), /^HTTP\/1\.1 200 OK.*"bytes":5/s));
+    say(70_000);
+
+    await eventually(() => assert.match(local.text(), /"bytes":70000/));
+    assert.ok(!local.text().includes('http2-settings'), local.text());
+  });
+
   it('are reached through a unix socket too', async () => {
     using folder = temporaryFolder();
     await using world = sidecarWorld();

@@ -4,7 +4,14 @@ import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { status as GrpcStatus, Server, ServerCredentials } from '@grpc/grpc-js';
-import { CallError, type InstanceRecord, type Registry, type RegistrySession, registry } from '@sallyport/core';
+import {
+  CallError,
+  type InstanceRecord,
+  type Registry,
+  type RegistrySession,
+  registry,
+  type StatusName,
+} from '@sallyport/core';
 import type { SidecarOptions } from '@sallyport/sidecar';
 import { eventually } from '../../support/eventually.js';
 import { contextOf } from '../../support/registry-context.js';
@@ -145,11 +152,25 @@ for (const [kind, make] of Object.entries(registries)) {
       assert.equal(door.events('instance-deregistered').length, 1);
     });
 
+    it('starts without a registry, serves whoever knows its door, and is found as soon as the registry is there', async () => {
+      await using at = await place(make);
+      await using app = await program();
+      const away = failing(at.registry, 'UNAVAILABLE');
+      const door = await at.world.start({ ...at.before(app), registry: away });
+      using web = await at.world.call(door);
+      web.socket.write('hello');
+      await eventually(() => assert.equal(web.text(), 'hello'));
+      assert.deepEqual(await at.found(), []);
+
+      away.with = undefined;
+
+      await eventually(async () => assert.equal((await at.found())[0]?.state, 'ready'));
+    });
+
     it('does not start where the registry refuses it, and leaves nothing behind', async () => {
       await using at = await place(make);
       await using app = await program();
-      const refusing: Registry = { ...at.registry, open: async (context) => refuses(await at.registry.open(context)) };
-      const { sidecar } = at.world.make({ ...at.before(app), registry: refusing });
+      const { sidecar } = at.world.make({ ...at.before(app), registry: failing(at.registry, 'PERMISSION_DENIED') });
 
       await assert.rejects(sidecar.start(), { status: 'PERMISSION_DENIED' });
 
@@ -159,15 +180,27 @@ for (const [kind, make] of Object.entries(registries)) {
   });
 }
 
-/** The session, of somebody who may not register. */
-function refuses(session: RegistrySession): RegistrySession {
-  return new Proxy(session, {
-    get(target, name) {
-      if (name === 'register') return () => Promise.reject(new CallError('PERMISSION_DENIED', 'not you'));
-      const member: unknown = Reflect.get(target, name, target);
-      return typeof member === 'function' ? member.bind(target) : member;
+/** The same registry, in which nobody can register for as long as `with` says why. */
+function failing(shared: Registry, reason: StatusName): Registry & { with: StatusName | undefined } {
+  const made: Registry & { with: StatusName | undefined } = {
+    ...shared,
+    with: reason,
+    async open(context) {
+      const session = await shared.open(context);
+      const register = async (record: InstanceRecord) => {
+        if (made.with) throw new CallError(made.with, 'failing on purpose');
+        await session.register(record);
+      };
+      return new Proxy(session, {
+        get(target, name) {
+          if (name === 'register') return register;
+          const member: unknown = Reflect.get(target, name, target);
+          return typeof member === 'function' ? member.bind(target) : member;
+        },
+      });
     },
-  });
+  };
+  return made;
 }
 
 /** A program that speaks HTTP/1.1. */

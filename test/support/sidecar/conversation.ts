@@ -53,15 +53,18 @@ export interface CallerOptions {
   readonly authority: Authority;
   readonly credentials: Credentials;
   readonly tls?: ConnectionOptions;
+  /** Writes what goes before the handshake, in plain. */
+  readonly before?: (tcp: Socket) => unknown;
 }
 
 /** A TLS client of Node at the door of a sidecar, its handshake made as far as it can see. */
 export async function callerAt(
   door: Endpoint,
-  { authority, credentials, tls = {} }: CallerOptions,
+  { authority, credentials, tls = {}, before }: CallerOptions,
 ): Promise<Conversation> {
   const tcp = connectTcp({ ...door, allowHalfOpen: true });
   tcp.on('error', () => {});
+  await before?.(tcp);
   const socket = connect({
     socket: tcp,
     cert: credentials.certificatePem,

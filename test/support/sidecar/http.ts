@@ -87,7 +87,8 @@ export interface Answered {
   mirrored(): Mirrored;
 }
 
-function optionsFor(world: SidecarWorld, door: Started, name: string) {
+/** How a TLS client of `web`, or of whoever is named, comes to the door. */
+export function callerOptions(world: SidecarWorld, door: Started, name: string) {
   const [endpoint] = door.sidecar.endpoints;
   const credentials = world.authority.issue({ id: idOf(name) });
   return {
@@ -112,7 +113,7 @@ export interface Asking {
 export function ask(world: SidecarWorld, door: Started, asking: Asking & RequestOptions = {}): Promise<Answered> {
   const { name = 'web', body, ...rest } = asking;
   return new Promise((resolve, reject) => {
-    const request = httpsRequest({ ...optionsFor(world, door, name), agent: false, ...rest } as RequestOptions);
+    const request = httpsRequest({ ...callerOptions(world, door, name), agent: false, ...rest } as RequestOptions);
     request.on('error', reject);
     request.once('response', (response) => {
       const parts: Buffer[] = [];
@@ -141,7 +142,7 @@ export interface H2Caller extends Disposable {
 
 /** A connection in HTTP/2 of `web`, or of whoever is named. */
 export async function h2Caller(world: SidecarWorld, door: Started, name = 'web'): Promise<H2Caller> {
-  const socket = connectTls({ ...optionsFor(world, door, name), ALPNProtocols: ['h2'] });
+  const socket = connectTls({ ...callerOptions(world, door, name), ALPNProtocols: ['h2'] });
   await once(socket, 'secureConnect');
   const session = connectHttp2('https://ledger', { createConnection: () => socket });
   session.on('error', () => {});

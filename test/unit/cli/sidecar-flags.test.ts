@@ -4,6 +4,7 @@ import { createAuthority } from '@sallyport/pki';
 import { readSidecarConfig, type SidecarOptions } from '@sallyport/sidecar';
 import { type Outcome, runCli } from '../../support/cli.js';
 import { type TemporaryFolder, temporaryFolder } from '../../support/temporary-folder.js';
+import { svidOf, WorkloadApiServer } from '../../support/workload-api-server.js';
 
 interface Place extends Disposable {
   readonly folder: TemporaryFolder;
@@ -64,6 +65,7 @@ describe('sallyport sidecar', () => {
       'medium sidecar-update-undeclared --proxy_update',
       'medium sidecar-upstream-implicit --proxy_upstream',
     ]);
+    assert.match(outcome.error, /fix: give one address, or the reason for all of them as --proxy_allow_wildcard/);
     assert.ok(
       outcome.error.endsWith(`mended:
   sallyport sidecar --proxy_address 127.0.0.1:8081 --proxy_tls_cert_file /certs/server.crt --proxy_tls_key_file \
@@ -133,6 +135,7 @@ describe('sallyport sidecar', () => {
       'sidecar-port-exposed sidecar.upstreams.postgres.listen',
     ],
     ['the key itself', { tls_key_file: '-----BEGIN PRIVATE KEY-----' }, 'secret-in-arguments --proxy_tls_key_file'],
+    ['files and an agent', { workload_api: 'unix:///run/agent.sock' }, 'option-invalid --proxy_workload_api'],
     ['no key', { tls_key_file: undefined }, 'option-missing --proxy_tls_key_file'],
     ['an update process that nobody knows', { update: 'never' }, 'option-invalid --proxy_update'],
   ] as const) {
@@ -161,6 +164,30 @@ describe('sallyport sidecar', () => {
 
     assert.match(flag.error, /unknown option/);
     assert.deepEqual(found(variable), ['high option-unknown MICRO_PROXY_UNSAFE_TARGET']);
+  });
+});
+
+describe('the identity of a sidecar', () => {
+  const flags = ['--proxy_address=127.0.0.1:0', '--proxy_upstream=books=10.0.0.9:8443', '--proxy_update=restart'];
+
+  it('comes from the agent of the machine where a flag or the file says so', async () => {
+    using folder = temporaryFolder();
+    const authority = createAuthority({ trustDomain: 'shop.example' });
+    const svid = svidOf(authority, 'spiffe://shop.example/svc/web');
+    await using agent = await new WorkloadApiServer(join(folder.path, 'agent.sock'), { svids: [svid] }).start();
+    const file = folder.write('sidecar.yaml', `{ version: 1, tls: { workloadApi: { socket: '${agent.address}' } } }`);
+
+    for (const said of [`--proxy_workload_api=${agent.address}`, `--config=${file}`]) {
+      const { code, error } = await runCli(['sidecar', 'check', said, ...flags]);
+      assert.equal(code, 0, error);
+    }
+    assert.ok(agent.calls >= 2);
+  });
+
+  it('comes from nobody beyond this machine', async () => {
+    const outcome = await runCli(['sidecar', 'check', '--proxy_workload_api=tcp://10.0.0.5:8081', ...flags]);
+
+    assert.deepEqual(found(outcome), ['critical workload-api-exposed --proxy_workload_api']);
   });
 });
 

@@ -6,6 +6,7 @@ import type { Suspension } from '../tls/source.js';
 
 /** Why a peer was turned away at the door. Stable: dashboards and tests refer to it. */
 export type HandshakeRefusal =
+  | 'proxy-header' // a balancer did not begin with the PROXY header that it is declared to send
   | 'not-tls' // plaintext or garbage on the TLS port
   | 'tls-version' // no common protocol version
   | 'no-certificate'

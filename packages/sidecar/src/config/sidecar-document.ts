@@ -23,6 +23,7 @@ export const documentSchema = z.strictObject({
   listen: z.unknown().optional(),
   advertise: z.unknown().optional(),
   allowWildcardBind: z.unknown().optional(),
+  balancers: z.unknown().optional(),
   inbound: z.unknown().optional(),
   authorize: z.unknown().optional(),
   outbound: z.unknown().optional(),
@@ -54,11 +55,17 @@ const editorSchema = documentSchema.extend({
   update,
   name: z.string().optional().describe('Of the program in the mesh; required with inbound'),
   tls: z
-    .looseObject({ cert: file, key: file, ca: file, passphrase: secret.optional() })
-    .describe('Who the program is in the mesh: the options of tls.fromFiles'),
+    .union([
+      z.looseObject({ cert: file, key: file, ca: file, passphrase: secret.optional() }),
+      ...['workloadApi', 'authority', 'vault'].map((name) => z.strictObject({ [name]: z.looseObject({}) })),
+    ])
+    .describe(
+      'Who the program is in the mesh: the options of tls.fromFiles, or the name of another source with its options',
+    ),
   listen: z.string().optional().describe('host:port where others reach the program'),
   advertise: z.string().optional().describe('host:port that others dial, where it differs'),
   allowWildcardBind: optionsSchema.shape.allowWildcardBind,
+  balancers: optionsSchema.shape.balancers,
   inbound: optionsSchema.shape.inbound,
   authorize: z
     .union([file, z.array(rule)])

@@ -1,5 +1,5 @@
 import { dirname, resolve } from 'node:path';
-import { type FromFilesOptions, rules, tls } from '@sallyport/core';
+import { type FromFilesOptions, rules, type TlsSource, tls } from '@sallyport/core';
 import { namedRegistry, type Registries, readConfigFile, resolveReferences } from '@sallyport/core/config';
 import { parseOptions, type Violation, violation } from '@sallyport/core/spi';
 import type { SidecarOptions } from '../options.js';
@@ -14,7 +14,11 @@ export interface ReadSidecarConfigOptions {
   readonly amend?: (document: Written) => AmendedDocument;
   /** Registries that may be named beside `local`, e.g. `{ consul: registry.consul }`. Left out: none. */
   readonly registries?: Registries;
+  /** Sources of certificates that `tls` may name beside the files, e.g. `{ workloadApi: tls.fromWorkloadApi }`. Left out: none. */
+  readonly sources?: Sources;
 }
+
+export type Sources = Readonly<Record<string, (options: never) => TlsSource>>;
 
 export interface AmendedDocument {
   readonly document: Written;
@@ -38,6 +42,7 @@ export async function readSidecarConfig({
   file,
   amend = (document) => ({ document, violations: [] }),
   registries = {},
+  sources = {},
 }: ReadSidecarConfigOptions): Promise<ReadSidecarConfig> {
   const read = file === undefined ? { value: { version: 1 }, violations: [] } : await readConfigFile(file);
   if (read.violations.length > 0) return refused(read.violations);
@@ -48,7 +53,7 @@ export async function readSidecarConfig({
   if (!value) return refused(found);
   if (value.update === undefined) found.push(violation('sidecar-update-undeclared', 'sidecar.update'));
   return {
-    options: optionsOf(value, registries, found),
+    options: optionsOf(value, { registries, sources }, found),
     document: amended.document as Written,
     update: value.update,
     pidFile: value.pidFile,
@@ -59,9 +64,13 @@ export async function readSidecarConfig({
 /** Of a sidecar that nobody reaches, so that no SPIFFE ID follows from it. */
 const NAMELESS = 'sidecar';
 
-function optionsOf(document: SidecarDocument, registries: Registries, found: Violation[]): SidecarOptions {
+function optionsOf(
+  document: SidecarDocument,
+  { registries, sources }: { readonly registries: Registries; readonly sources: Sources },
+  found: Violation[],
+): SidecarOptions {
   const { version: _version, update: _update, pidFile: _pidFile, tls: files, authorize, registry, ...rest } = document;
-  const identity = files === undefined ? undefined : tls.fromFiles(files as FromFilesOptions);
+  const identity = files === undefined ? undefined : sourceOf(files, sources);
   return {
     ...(document.inbound === undefined ? { name: NAMELESS } : {}),
     ...rest,
@@ -73,6 +82,13 @@ function optionsOf(document: SidecarDocument, registries: Registries, found: Vio
       ? {}
       : { registry: namedRegistry(registry, { path: 'sidecar.registry', registries, identity, found }) }),
   } as SidecarOptions;
+}
+
+/** `{ workloadApi: {...} }`, or the names of files. */
+function sourceOf(written: unknown, sources: Sources): TlsSource {
+  const [[kind = '', options] = [], ...more] = isObject(written) ? Object.entries(written) : [];
+  const factory = more.length === 0 && Object.hasOwn(sources, kind) ? sources[kind] : undefined;
+  return factory ? factory((options ?? {}) as never) : tls.fromFiles(written as FromFilesOptions);
 }
 
 function isObject(value: unknown): value is Written {

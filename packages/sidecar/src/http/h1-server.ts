@@ -1,4 +1,11 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+  STATUS_CODES,
+} from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type Clock, systemClock, type Timer } from '@sallyport/core/spi';
@@ -24,14 +31,21 @@ const CHECK_MS = 500;
 /** How long the rest of a body is read that nobody wants any more, ms: a connection that is closed before may lose the answer. */
 const LINGER_MS = 2000;
 
+export interface H1ServerOptions {
+  /** Serves requests that offer to go on in HTTP/2 as if they had not. Default false: they are refused. */
+  readonly ignoresH2c?: boolean;
+}
+
 /** HTTP/1.1 on connections that others accept. */
 export class H1Server implements HttpServer {
   readonly #limits: ServerLimits;
+  readonly #ignoresH2c: boolean;
   readonly #server: Server;
   readonly #connections = new Map<Duplex, H1Connection>();
 
-  constructor(limits: ServerLimits) {
+  constructor(limits: ServerLimits, { ignoresH2c = false }: H1ServerOptions = {}) {
     this.#limits = limits;
+    this.#ignoresH2c = ignoresH2c;
     this.#server = createServer({
       headersTimeout: limits.headersTimeoutMs,
       requestTimeout: Math.max(limits.requestTimeoutMs, limits.headersTimeoutMs),
@@ -39,8 +53,10 @@ export class H1Server implements HttpServer {
       connectionsCheckingInterval: CHECK_MS,
       maxHeaderSize: limits.maxHeaderBytes,
       insecureHTTPParser: false,
-      requireHostHeader: true,
-    });
+      // Node would answer by itself, and tell nobody.
+      requireHostHeader: false,
+      ...(ignoresH2c ? { shouldUpgradeCallback: isNotH2c } : {}),
+    } as ServerOptions);
     // Node leaves out what is too many: one more shows that there were.
     this.#server.maxHeadersCount = limits.maxHeaders + 1;
     this.#server.on('request', (request, response) => this.#serve(request, response, false));
@@ -70,7 +86,7 @@ export class H1Server implements HttpServer {
 
   #serve(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
     const connection = this.#connections.get(request.socket);
-    if (!connection) return;
+    if (!connection || connection.isRefused) return;
     let head: ReadHead;
     try {
       if (request.httpVersion !== '1.1') throw versionRefused();
@@ -91,8 +107,12 @@ export class H1Server implements HttpServer {
     socket.setTimeout(0);
     try {
       if (request.httpVersion !== '1.1') throw versionRefused();
-      // Its bytes are no request, or are another one: neither may be guessed.
       const head = readHead(request.rawHeaders, undefined, this.#limits);
+      if (this.#ignoresH2c && head.upgrade === 'h2c' && connection.requests === 0) {
+        this.#readAgain(request, socket, first);
+        return;
+      }
+      // Its bytes are no request, or are another one: neither may be guessed.
       if (hasBody(request)) throw malformed('upgrade-with-body', 'a request to change the protocol has no body');
       if (connection.requests > 0)
         throw malformed('upgrade-pipelined', 'the answer to an earlier request is not there');
@@ -100,6 +120,21 @@ export class H1Server implements HttpServer {
     } catch (error) {
       this.#refuse(socket, error as Refusal);
     }
+  }
+
+  /**
+   * Java's client offers HTTP/2 with its first request in the clear. Whoever does not want it answers as if nothing had been offered
+   * (RFC 9110 section 7.8). Before version 24.9 Node has given the connection away by then: it gets the request once more, without the offer.
+   */
+  #readAgain({ method, url, rawHeaders }: IncomingMessage, socket: Socket, first: Buffer): void {
+    const lines = [`${method} ${url} HTTP/1.1\r\n`];
+    for (let i = 0; i < rawHeaders.length; i += 2) {
+      const [name = '', value = ''] = rawHeaders.slice(i, i + 2);
+      if (!/^(?:connection|upgrade|http2-settings)$/i.test(name)) lines.push(`${name}: ${value}\r\n`);
+      else if (/^connection$/i.test(name) && /\bclose\b/i.test(value)) lines.push('Connection: close\r\n');
+    }
+    socket.unshift(Buffer.concat([Buffer.from(`${lines.join('')}\r\n`, 'latin1'), first]));
+    this.#server.emit('connection', socket);
   }
 
   /** What the parser refused never becomes a request. */
@@ -115,10 +150,12 @@ export class H1Server implements HttpServer {
   /** Answers by hand and ends the connection: whatever follows on it cannot be told from the request. */
   #refuse(socket: Socket, refusal: Refusal): void {
     const connection = this.#connections.get(socket);
+    if (!connection || connection.isRefused) return;
+    connection.isRefused = true;
     socket.on('error', ignore);
-    connection?.handler.refused(refusal);
+    connection.handler.refused(refusal);
     // In the middle of an answer another one would become a part of it.
-    if (!socket.writable || (connection && connection.requests > 0)) {
+    if (!socket.writable || connection.requests > 0) {
       breakOff(socket);
       return;
     }
@@ -129,6 +166,11 @@ export class H1Server implements HttpServer {
   }
 }
 
+/** Node asks it from version 24.9 on. */
+function isNotH2c({ headers }: IncomingMessage): boolean {
+  return headers.upgrade?.toLowerCase() !== 'h2c';
+}
+
 class H1Connection implements HttpConnection {
   readonly socket: Socket;
   readonly handler: RequestHandler;
@@ -136,6 +178,8 @@ class H1Connection implements HttpConnection {
   readonly clock: Clock = systemClock;
   requests = 0;
   isLeaving = false;
+  /** What came on it was refused: nothing that follows can be told from it. */
+  isRefused = false;
   #grace: Timer | undefined;
 
   constructor(socket: Socket, handler: RequestHandler, maxRequests: number) {
@@ -235,10 +279,11 @@ class H1Incoming implements Incoming {
       answer.end();
       return;
     }
-    // With the first piece of the body, if it is there already.
-    answer.cork();
+    // With the first piece of the body, if it is there already. Not by a cork of the answer: Node 24 puts its end before what waits there.
+    const { socket } = this.#connection;
+    socket.cork();
     answer.flushHeaders();
-    setImmediate(() => answer.uncork());
+    setImmediate(() => socket.uncork());
   }
 
   end(trailers?: Fields): void {

@@ -192,8 +192,10 @@ class H1Sending implements Sending {
   }
 
   #failed(error: Error): void {
-    this.#isBroken = true;
-    this.#response?.destroy();
+    if (this.#response && !this.#response.complete) {
+      this.#isBroken = true;
+      this.#response.destroy();
+    }
     if (this.#mayRepeat()) {
       this.#isRepeated = true;
       this.#agent.closeIdle();

@@ -81,6 +81,7 @@ class H2Connection implements HttpConnection {
   readonly #limits: ServerLimits;
   #requests = 0;
   #grace: Timer | undefined;
+  #probe: Timer;
 
   constructor(session: ServerHttp2Session, handler: RequestHandler, limits: ServerLimits) {
     this.#session = session;
@@ -91,6 +92,7 @@ class H2Connection implements HttpConnection {
     session.setTimeout(limits.idleTimeoutMs, () => {
       if (this.#requests === 0) session.close();
     });
+    this.#probe = systemClock.after(limits.keepaliveIntervalMs, () => this.#ask());
     session.on(
       'stream',
       (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, _flags: number, raw: readonly string[]) =>
@@ -114,6 +116,17 @@ class H2Connection implements HttpConnection {
 
   release(): void {
     this.#grace?.cancel();
+    this.#probe.cancel();
+  }
+
+  /** A peer that is gone without a word answers nothing, and neither does one to whom nghttp2 has said goodbye for an error. */
+  #ask(): void {
+    const { keepaliveIntervalMs, keepaliveTimeoutMs } = this.#limits;
+    this.#probe = systemClock.after(keepaliveTimeoutMs, () => this.destroy());
+    this.#session.ping((error) => {
+      this.#probe.cancel();
+      if (!error) this.#probe = systemClock.after(keepaliveIntervalMs, () => this.#ask());
+    });
   }
 
   #serve(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, raw: readonly string[]): void {

@@ -41,6 +41,10 @@ export interface ServerLimits {
   readonly requestTimeoutMs: number;
   /** A connection without requests is closed after it. */
   readonly idleTimeoutMs: number;
+  /** So often a peer in HTTP/2 is asked whether it is there. */
+  readonly keepaliveIntervalMs: number;
+  /** Time that it has to answer. */
+  readonly keepaliveTimeoutMs: number;
 }
 
 /** `host[:port]` (RFC 3986 section 3.2) without user information. */

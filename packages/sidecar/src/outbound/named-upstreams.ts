@@ -40,7 +40,7 @@ export class NamedUpstreams {
     });
     this.#listener = new LocalListener(
       { listen, maxConnections: limits.maxUpstreamConnections, prefaceTimeoutMs: limits.headersTimeoutMs },
-      { ...context, handler: this.#requests, h1: new H1Server(limits), h2: new H2Server(limits) },
+      { ...context, handler: this.#requests, h1: new H1Server(limits, { ignoresH2c: true }), h2: new H2Server(limits) },
     );
   }
 
