@@ -78,8 +78,11 @@ export function edgeServer(
     events.emit('request-refused', { request: 'none', method: '', path: '', status, code, remoteAddress, detail });
   /** Whoever asks for so much at once does not wait for a refusal in its turn. */
   const refusePipelined = (socket: Socket) => {
-    const detail = `${limits.maxStreamsPerConnection} requests are under way on the connection`;
-    tell(pipelinedTooFar, detail, socket.remoteAddress);
+    tell(
+      pipelinedTooFar,
+      'too many requests, or one for another protocol, before others were answered',
+      socket.remoteAddress,
+    );
     socket.destroy();
   };
   const refused = (reason: 'too-many-connections', detail: string, address: string | undefined) =>
@@ -134,7 +137,11 @@ export function edgeServer(
     else answerBroken(problem, socket);
   });
   // Without it Node would serve such requests as if they had not asked.
-  server.on('upgrade', onUpgrade);
+  server.on('upgrade', (incoming: IncomingMessage, socket: Duplex, head: Buffer) => {
+    // What is still to be answered would be written between the messages of the other protocol.
+    if (pipelined.isAwaited(incoming.socket)) refusePipelined(incoming.socket);
+    else onUpgrade(incoming, socket, head);
+  });
   tls.onChange((options) => server.setSecureContext(options));
 
   return {
