@@ -60,6 +60,9 @@ const SECURITY_HEADERS = {
   'cache-control': 'no-store',
 } as const;
 
+const FORM = 'application/x-www-form-urlencoded';
+const MAX_FORM_BYTES = 32 * 1024;
+
 /** For metrics alone: nobody has seen an answer. */
 const CLIENT_GONE = 499;
 
@@ -99,8 +102,16 @@ export async function application(context: ApplicationContext): Promise<Applicat
       return parseStrictJson(await wholeBody(payload, maxBytes), { maxDepth, maxKeys });
     });
     for (const { route } of context.table.routes) {
-      if (route.kind !== 'http' && !isUpload(route)) addRoute(scope, route, context);
+      if (route.kind === 'rpc' && !isUpload(route)) addRoute(scope, route, context);
     }
+  });
+  await fastify.register(async (scope) => {
+    // What a page or the issuer of a login sends to the gateway itself.
+    scope.addContentTypeParser(FORM, async (request: FastifyRequest, payload: Readable) => {
+      if (Number(request.headers['content-length'] ?? 0) > MAX_FORM_BYTES) throw bodyTooLarge(MAX_FORM_BYTES);
+      return new URLSearchParams(Buffer.from(await wholeBody(payload, MAX_FORM_BYTES)).toString('utf8'));
+    });
+    for (const { route } of context.table.routes) if (route.kind === 'local') addRoute(scope, route, context);
   });
   await fastify.register(async (scope) => {
     // Read line by line, at the pace of the service.
