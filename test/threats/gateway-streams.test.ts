@@ -532,6 +532,20 @@ describe('a WebSocket', () => {
     assert.match(await ask('websocket'), /^HTTP\/1\.1 400 [\s\S]*handshake-malformed/);
   });
 
+  it('T53 is refused, and told of, also where nothing is known but that it is wrong', async () => {
+    const before = world.events('request-refused').length;
+
+    assert.deepEqual(await refusal('/chat/a', { host: 'www.shop.test' }), [421, 'misdirected']);
+
+    assert.deepEqual(
+      world
+        .events('request-refused')
+        .slice(before)
+        .map(({ code }) => code),
+      ['misdirected'],
+    );
+  });
+
   it('T50 is refused while another request waits for its answer on the connection', async () => {
     let release = () => {};
     const held = new Promise<void>((resolve) => {
@@ -564,10 +578,6 @@ describe('a WebSocket', () => {
 
     assert.doesNotMatch(answer, /101/);
     assert.equal(own.events('request-refused')[0]?.code, 'pipelined-too-far');
-  });
-
-  it('T53 is refused under another host', async () => {
-    assert.deepEqual(await refusal('/chat/a', { host: 'www.shop.test' }), [421, 'misdirected']);
   });
 
   const wrong: [string, string | Buffer, number, RegExp | undefined][] = [

@@ -47,6 +47,10 @@ export function edgeServer(
 ): EdgeServer {
   const { tls, limits, events } = context;
   const pipelined = new PipelinedAnswers(limits.maxStreamsPerConnection);
+  const take = (req: EdgeIncoming, res: EdgeOutgoing) => {
+    if ('stream' in res || pipelined.add(req.socket, res)) onRequest(req, res);
+    else refusePipelined(req.socket);
+  };
   const server = createSecureServer(
     {
       ...tls.serverOptions,
@@ -61,11 +65,10 @@ export function edgeServer(
         initialWindowSize: 256 * 1024,
       },
     },
-    (req: EdgeIncoming, res: EdgeOutgoing) => {
-      if ('stream' in res || pipelined.add(req.socket, res)) onRequest(req, res);
-      else refusePipelined(req.socket);
-    },
+    take,
   );
+  // RFC 9110 section 10.1.1: what cannot be met may be left alone; Node would answer by itself, past everything that is here.
+  server.on('checkExpectation', take);
   limitHttp1(server, limits);
   server.maxConnections = limits.maxConnections;
   server.setTimeout(0);
