@@ -32,7 +32,7 @@ export interface LoginOptions {
   readonly sessionMs?: number;
   /** Longest time without a request, ms. Default 30 minutes. */
   readonly idleMs?: number;
-  /** Sessions at once; the least used one ends when there are more. Default 10,000. */
+  /** Sessions at once; when there are more, the least used one of the same person ends, or of all. Default 10,000. */
   readonly maxSessions?: number;
   /** PEM file: the only CAs that the issuer's certificate may come from. Left out: the public ones. */
   readonly ca?: string;

@@ -84,16 +84,31 @@ export class Sessions {
     return this.#sessions.size;
   }
 
-  /** A new id of 256 bits each time: none that somebody could have planted before the login. Forgets the least used when full. */
+  /**
+   * A new id of 256 bits each time: none that somebody could have planted before the login. When there are too many, the least used
+   * one of the same subject ends: nobody ends those of others by logging in again and again. Only where there is none it is
+   * the least used of all.
+   */
   begin(principal: Omit<Principal, 'expiresAt' | 'method'>, grant: Grant, now: number): string {
     const id = randomBytes(32).toString('base64url');
     const { sessionMs, maxSessions } = this.#limits;
-    this.#sessions.set(hashOf(id), new Session(principal, grant, now, sessionMs));
     for (const [oldest, session] of this.#sessions) {
-      if (this.#sessions.size <= maxSessions && !this.#isOver(session, now)) break;
+      if (!this.#isOver(session, now)) break;
       this.#sessions.delete(oldest);
     }
+    if (this.#sessions.size >= maxSessions) this.#sessions.delete(this.#leastUsed(principal.subject));
+    this.#sessions.set(hashOf(id), new Session(principal, grant, now, sessionMs));
     return id;
+  }
+
+  /** Of the subject where it has one. All sessions are of one issuer. */
+  #leastUsed(subject: string): string {
+    let first: string | undefined;
+    for (const [key, session] of this.#sessions) {
+      if (session.principal.subject === subject) return key;
+      first ??= key;
+    }
+    return first ?? '';
   }
 
   find(id: string, now: number): Session | undefined {
