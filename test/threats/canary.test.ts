@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { createPrivateKey } from 'node:crypto';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
+import { metrics } from '@opentelemetry/api';
+import { adminSchema, openAdmin } from '@sallyport/admin';
 import { createAuthority } from '@sallyport/pki';
 import {
   allow,
@@ -21,6 +23,7 @@ import {
 import { z } from 'zod';
 import { eventually } from '../support/eventually.js';
 import { contextOf } from '../support/registry-context.js';
+import { scraped } from '../support/scrape.js';
 import { type TemporaryFolder, temporaryFolder } from '../support/temporary-folder.js';
 
 const Vault = defineContract('test.vault.v1.Vault', {
@@ -43,6 +46,8 @@ class Evidence {
   readonly events: string[] = [];
   readonly errors: string[] = [];
   readonly inspected: string[] = [];
+  /** What Prometheus would read. */
+  readonly metrics: string[] = [];
   /** Errors whose text was read, to prove that there were some. */
   errorCount = 0;
 
@@ -106,10 +111,12 @@ describe('a canary', () => {
     }
     assert.ok(evidence.errorCount >= 8);
     assert.ok(evidence.inspected.length > 20);
+    const counted = evidence.metrics.join('');
+    assert.match(counted, /^sallyport_tls_rotation_failures_total\{.*"vault".*\} [1-9]/m);
     assert.ok(keys.length > 0);
   });
 
-  for (const where of ['logs', 'events', 'errors', 'inspected'] as const) {
+  for (const where of ['logs', 'events', 'errors', 'inspected', 'metrics'] as const) {
     for (const [what, canary] of Object.entries(canaries)) {
       it(`T75 is not in ${where}: ${what}`, () => {
         const forms = [canary, JSON.stringify(canary).slice(1, -1), encodeURIComponent(canary), base64(canary)];
@@ -134,6 +141,11 @@ function base64(text: string): string {
 /** Does everything in which a secret takes part, well and badly, and keeps what can be seen of it. */
 async function sing(evidence: Evidence, keys: string[], folder: TemporaryFolder): Promise<void> {
   const authority = createAuthority({ trustDomain: 'canary.test' });
+  const counting = await openAdmin(adminSchema.parse({ listen: '127.0.0.1:0' }), {
+    subject: { name: 'canary', state: 'ready', readiness: { ready: true, reasons: [] } },
+    events: { emit: () => {} },
+  });
+  metrics.setGlobalMeterProvider(counting.meters);
   const world = registry.memory();
   const passphrases: Readonly<Record<string, Secret>> = {
     vault: secret.env('SALLYPORT_TEST_CANARY'),
@@ -253,6 +265,9 @@ async function sing(evidence: Evidence, keys: string[], folder: TemporaryFolder)
   const session = await world.open(contextOf('vault', { tls: handle }));
   evidence.inspect(vault.made, vault.source, handle, handle.current(), transport, world, session, ofWeb, authority);
   evidence.inspect(web.made, web.source, other.made, other.source, ...Object.values(passphrases));
+  evidence.metrics.push(await scraped(counting.address));
+  metrics.disable();
+  await counting.close();
   handle.close();
   await session.close();
   for (const { made } of [web, other, vault]) await made.stop();

@@ -192,6 +192,8 @@ describe('who asks at the gateway', () => {
         refused(ask(dpop(await dpopProof(key, token, { ...claims }))), detail);
       const now = Math.floor(Date.now() / 1000);
       await refused(ask(dpop(await dpopProof(other, token))), /another key/);
+      // Nothing is verified by a key that the token is not bound to.
+      await refused(ask(dpop(`${await dpopProof(other, token)}AAAA`)), /another key/);
       await with_({ htm: 'POST' }, /another method/);
       await with_({ htu: 'https://shop.test/v1/orders/8' }, /another address/);
       await with_({ htu: 'https://www.shop.test/v1/orders/7' }, /another address/);

@@ -75,6 +75,24 @@ describe('the edge of the gateway', () => {
     }
   });
 
+  it('answers what it does not let in with the id that the event has', async () => {
+    await using own = await gatewayWorld();
+
+    const { status, headers, body } = await own.ask('GET', '/v1/%2e%2e');
+
+    const id = own.events('request-refused')[0]?.request;
+    assert.equal(status, 400);
+    assert.match(String(id), /^[0-9a-f-]{36}$/);
+    assert.deepEqual([headers['x-request-id'], JSON.parse(body).instance], [id, `urn:request:${id}`]);
+  });
+
+  it('lets nobody past it by an expectation that nobody meets', async () => {
+    const expecting = await world.raw(get('/v1/orders/7', 'Expect: bogus'));
+    const elsewhere = await world.raw(get('/v1/%2e%2e', 'Expect: bogus'));
+
+    assert.deepEqual([statusOf(expecting), statusOf(elsewhere)], [200, 400]);
+  });
+
   it('T50 tells of bytes that are no request, on both versions of HTTP', async () => {
     await using own = await gatewayWorld();
     const told = () => own.events('request-refused').map(({ code, detail }) => [code, detail]);

@@ -532,8 +532,52 @@ describe('a WebSocket', () => {
     assert.match(await ask('websocket'), /^HTTP\/1\.1 400 [\s\S]*handshake-malformed/);
   });
 
-  it('T53 is refused under another host', async () => {
+  it('T53 is refused, and told of, also where nothing is known but that it is wrong', async () => {
+    const before = world.events('request-refused').length;
+
     assert.deepEqual(await refusal('/chat/a', { host: 'www.shop.test' }), [421, 'misdirected']);
+
+    assert.deepEqual(
+      world
+        .events('request-refused')
+        .slice(before)
+        .map(({ code }) => code),
+      ['misdirected'],
+    );
+  });
+
+  it('T50 is refused while another request waits for its answer on the connection', async () => {
+    let release = () => {};
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    await using own = await streaming({
+      handlers: {
+        async *watch() {
+          await held;
+          yield { n: 1 };
+        },
+      },
+    });
+    const socket = await own.dial();
+    let answer = '';
+    socket.on('data', (chunk) => {
+      answer += chunk;
+    });
+    socket.on('error', () => {});
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+
+    socket.write(
+      ['GET /watch/a HTTP/1.1', 'Host: shop.test', '', 'GET /chat/a HTTP/1.1', 'Host: shop.test', 'Connection: Upgrade']
+        .concat(['Upgrade: websocket', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='])
+        .concat(['', ''])
+        .join('\r\n'),
+    );
+    await closed;
+    release();
+
+    assert.doesNotMatch(answer, /101/);
+    assert.equal(own.events('request-refused')[0]?.code, 'pipelined-too-far');
   });
 
   const wrong: [string, string | Buffer, number, RegExp | undefined][] = [

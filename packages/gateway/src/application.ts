@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type { Cancellation } from '@sallyport/core';
 import type { EventSink } from '@sallyport/core/spi';
@@ -5,7 +6,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import type { EdgeGuard, GuardedRequest } from './edge/edge-guard.js';
 import type { EdgeIncoming, EdgeOutgoing } from './edge/edge-server.js';
 import { breakOffUnlessTaken } from './edge/paced-writer.js';
-import { tellRefusal } from './edge/refusal-event.js';
+import { tellRefusal, tellUnguarded } from './edge/refusal-event.js';
 import { stopReadingAfter } from './edge/stop-reading.js';
 import { parseStrictJson } from './edge/strict-json.js';
 import { bodyTooLarge, wholeBody } from './edge/whole-body.js';
@@ -60,6 +61,9 @@ const SECURITY_HEADERS = {
   'cache-control': 'no-store',
 } as const;
 
+const FORM = 'application/x-www-form-urlencoded';
+const MAX_FORM_BYTES = 32 * 1024;
+
 /** For metrics alone: nobody has seen an answer. */
 const CLIENT_GONE = 499;
 
@@ -99,8 +103,16 @@ export async function application(context: ApplicationContext): Promise<Applicat
       return parseStrictJson(await wholeBody(payload, maxBytes), { maxDepth, maxKeys });
     });
     for (const { route } of context.table.routes) {
-      if (route.kind !== 'http' && !isUpload(route)) addRoute(scope, route, context);
+      if (route.kind === 'rpc' && !isUpload(route)) addRoute(scope, route, context);
     }
+  });
+  await fastify.register(async (scope) => {
+    // What a page or the issuer of a login sends to the gateway itself.
+    scope.addContentTypeParser(FORM, async (request: FastifyRequest, payload: Readable) => {
+      if (Number(request.headers['content-length'] ?? 0) > MAX_FORM_BYTES) throw bodyTooLarge(MAX_FORM_BYTES);
+      return new URLSearchParams(Buffer.from(await wholeBody(payload, MAX_FORM_BYTES)).toString('utf8'));
+    });
+    for (const { route } of context.table.routes) if (route.kind === 'local') addRoute(scope, route, context);
   });
   await fastify.register(async (scope) => {
     // Read line by line, at the pace of the service.
@@ -322,21 +334,15 @@ function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Prob
 
 function answerUnguarded(context: ApplicationContext, req: Guarded, res: EdgeOutgoing, error: ProblemError): void {
   const { problem } = error;
-  context.events.emit('request-refused', {
-    request: 'none',
-    method: (req.method ?? '').slice(0, 20),
-    path: (req.url ?? '').split('?')[0]?.slice(0, 200) ?? '',
-    status: problem.status,
-    code: problem.code,
-    remoteAddress: req.socket?.remoteAddress ?? 'unknown',
-    detail: error.reason ?? problem.detail ?? problem.title,
-  });
-  const body = problemBody(problem, 'none');
+  const id = randomUUID();
+  tellUnguarded(context.events, id, req, error);
+  const body = problemBody(problem, id);
   const headers = {
     ...SECURITY_HEADERS,
     'content-type': 'application/problem+json',
     'content-length': Buffer.byteLength(body),
     ...problem.headers,
+    'x-request-id': id,
     ...(req.httpVersionMajor === 1 ? { connection: 'close' } : {}),
   };
   (res as { writeHead(status: number, headers: object): unknown }).writeHead(problem.status, headers);

@@ -1,4 +1,6 @@
 /** Parts of the gateway whose bounds are shown without a gateway around them. For tests; they may change at any time. */
+export { Sessions } from './auth/login/sessions.js';
+export { SeenProofs } from './auth/seen-proofs.js';
 export { TokenCache } from './auth/token-cache.js';
 export { ConnectionCount } from './edge/connection-count.js';
 export { guardHeaders } from './edge/header-guard.js';

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { request } from 'node:http';
 import { metrics } from '@opentelemetry/api';
 import {
   AggregationTemporality,
@@ -7,32 +6,19 @@ import {
   MeterProvider,
   PeriodicExportingMetricReader,
 } from '@opentelemetry/sdk-metrics';
-import { apiKey, type Gateway, newApiKey, route } from '@sallyport/gateway';
+import { apiKey, newApiKey, route } from '@sallyport/gateway';
 import { type ClientOptions, WebSocket } from 'ws';
 import { Canary } from '../../support/canary.js';
 import { eventually } from '../../support/eventually.js';
 import { type GatewayWorld, gatewayWorld, Orders } from '../../support/gateway/world.js';
+import { scraped } from '../../support/scrape.js';
 
 const admin = { listen: '127.0.0.1:0' };
 const GET = 'http_request_method="GET",http_route="/v1/orders/:id"';
 
-/** What Prometheus would read. */
-function scraped({ adminAddress }: Gateway): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const outgoing = request(`http://${adminAddress}/metrics`, { agent: false }, (incoming) => {
-      let text = '';
-      incoming.setEncoding('utf8').on('data', (chunk) => {
-        text += chunk;
-      });
-      incoming.on('end', () => resolve(text));
-    });
-    outgoing.on('error', reject).end();
-  });
-}
-
 /** The series of a metric that have all of the labels, with their values. */
 async function sumOf(world: GatewayWorld, name: string, ...labels: string[]): Promise<number> {
-  const lines = (await scraped(world.gateway))
+  const lines = (await scraped(world.gateway.adminAddress))
     .split('\n')
     .filter((line) => line.startsWith(`sallyport_gateway_${name}{`));
   const found = lines.filter((line) => labels.every((label) => line.includes(label)));
@@ -137,7 +123,7 @@ describe('the metrics of the gateway', () => {
     await world.ask('TRACE', '/v1/orders/a');
     await world.raw('no request at all\r\n\r\n');
     const seriesOf = async () =>
-      (await scraped(world.gateway))
+      (await scraped(world.gateway.adminAddress))
         .split('\n')
         .map((line) => line.split(' ', 1)[0])
         .sort();
@@ -158,7 +144,7 @@ describe('the metrics of the gateway', () => {
       after.filter((series) => !before.includes(series)),
       [],
     );
-    assert.doesNotMatch(await scraped(world.gateway), /canary|127\.0\.0\.1|shop\.test/);
+    assert.doesNotMatch(await scraped(world.gateway.adminAddress), /canary|127\.0\.0\.1|shop\.test/);
   });
 
   it('hold no secret (T75)', async () => {
@@ -172,7 +158,7 @@ describe('the metrics of the gateway', () => {
     await world.ask('GET', '/v1/orders/canary-path', { headers: { 'x-api-key': `${key}x` } });
 
     const canary = new Canary([key, record.hash, 'canary-']);
-    canary.hear(await scraped(world.gateway));
+    canary.hear(await scraped(world.gateway.adminAddress));
     canary.assertSilent();
   });
 
@@ -199,7 +185,7 @@ describe('the metrics of the gateway', () => {
         assert.ok(found.some(({ descriptor }) => descriptor.name === 'sallyport.tls.certificate.remaining'));
       });
       assert.equal(await sumOf(world, 'requests_total', GET), 1);
-      assert.match(await scraped(world.gateway), /^sallyport_tls_certificate_remaining\{/m);
+      assert.match(await scraped(world.gateway.adminAddress), /^sallyport_tls_certificate_remaining\{/m);
     } finally {
       metrics.disable();
       await provider.shutdown();

@@ -347,6 +347,26 @@ describe('the breaker of a service', () => {
     });
   }
 
+  it('opens when nobody gets an answer in time', async () => {
+    const service = new Failing('DEADLINE_EXCEEDED');
+    await using world = await gatewayWorld({ routes, breaker, handlers: service.handlers });
+
+    await tripped(world);
+  });
+
+  it('is not opened by requests that take too long while others are answered', async () => {
+    const service = new Failing('DEADLINE_EXCEEDED');
+    await using world = await gatewayWorld({ routes, breaker, handlers: service.handlers });
+
+    for (let i = 0; i < 12; i++) {
+      service.status = i === 0 ? undefined : 'DEADLINE_EXCEEDED';
+      await world.ask('POST', '/v1/orders/7', { body });
+    }
+
+    assert.equal(service.seen.length, 12);
+    assert.deepEqual(world.events('breaker-state'), []);
+  });
+
   it('is not opened by clients that leave', async () => {
     let waiting = 0;
     const create = (_: unknown, { signal }: Call) => {

@@ -20,23 +20,40 @@ export interface OidcIssuer extends AsyncDisposable {
   token(): Promise<string>;
   revoke(token: string): Promise<void>;
   newKey(kid: string): Promise<JWK>;
+  /** Refresh tokens that were taken in. */
+  readonly refreshes: number;
+  /** Requests of browsers and of the gateway. */
+  readonly asked: readonly string[];
+  /** Nobody's refresh token is good any more. */
+  forgetEverybody(): void;
+  /** Answers everything with 503, or answers again. */
+  breakDown(isDown: boolean): void;
+  /** Where it posts the tokens of its back-channel logouts; resolves with the status. */
+  onLogout: (form: URLSearchParams) => Promise<number>;
 }
 
 export interface OidcIssuerOptions {
   /** `opaque` tokens are read by introspection alone. */
   readonly format: 'jwt' | 'opaque';
+  /** People who log in get a refresh token, a new one with each use. Default false. */
+  readonly refresh?: boolean;
 }
 
 /** An independent issuer (oidc-provider) over real TLS on loopback. */
-export async function oidcIssuer({ format }: OidcIssuerOptions): Promise<OidcIssuer> {
+export async function oidcIssuer({ format, refresh = false }: OidcIssuerOptions): Promise<OidcIssuer> {
   const folder = temporaryFolder();
   const authority = createAuthority({ trustDomain: 'login.test' });
   const identity = authority.issue({ id: 'spiffe://login.test/svc/login', ip: ['127.0.0.1'] });
   const { ca } = await identity.write(join(folder.path, 'login'));
   let callback: ReturnType<Provider['callback']> = (_request, response) => response.writeHead(503).end();
-  const server = createServer({ cert: identity.certificatePem, key: identity.privateKeyPem }, (request, response) =>
-    callback(request, response),
-  );
+  let refreshes = 0;
+  let isDown = false;
+  const asked: string[] = [];
+  const server = createServer({ cert: identity.certificatePem, key: identity.privateKeyPem }, (request, response) => {
+    asked.push(`${request.method} ${request.url?.split('?', 1)[0]}`);
+    if (isDown) response.writeHead(503).end();
+    else callback(request, response);
+  });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const clientId = 'program';
@@ -51,7 +68,9 @@ export async function oidcIssuer({ format }: OidcIssuerOptions): Promise<OidcIss
     clientId,
     clientSecret,
     use(keys) {
-      callback = new Provider(url, configuration(keys)).callback();
+      const provider = new Provider(url, configuration(keys));
+      provider.on('refresh_token.consumed', () => refreshes++);
+      callback = provider.callback();
     },
     async token() {
       const form = { grant_type: 'client_credentials', scope: 'orders:read', ...credentials };
@@ -62,6 +81,17 @@ export async function oidcIssuer({ format }: OidcIssuerOptions): Promise<OidcIss
       await postForm(`${url}/token/revocation`, ca, { token, ...credentials });
     },
     newKey,
+    get refreshes() {
+      return refreshes;
+    },
+    asked,
+    forgetEverybody() {
+      for (const name of stored.keys()) if (name.startsWith('RefreshToken ')) stored.delete(name);
+    },
+    breakDown(whether) {
+      isDown = whether;
+    },
+    onLogout: async () => 200,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
@@ -85,16 +115,27 @@ export async function oidcIssuer({ format }: OidcIssuerOptions): Promise<OidcIss
         {
           client_id: 'gateway',
           client_secret: clientSecret,
-          grant_types: ['client_credentials', 'authorization_code'],
+          grant_types: ['client_credentials', 'authorization_code', ...(refresh ? ['refresh_token'] : [])],
           response_types: ['code'],
           redirect_uris: ['https://shop.test/login/callback'],
+          post_logout_redirect_uris: ['https://shop.test/bye'],
+          backchannel_logout_uri: 'https://shop.test/logout/back-channel',
+          backchannel_logout_session_required: true,
           token_endpoint_auth_method: 'client_secret_basic',
           id_token_signed_response_alg: 'ES256',
         },
       ],
       cookies: { keys: ['only for the tests'] },
+      issueRefreshToken: async (_ctx: unknown, client: { grantTypeAllowed(type: string): boolean }) =>
+        client.grantTypeAllowed('refresh_token'),
+      rotateRefreshToken: true,
+      ttl: { AccessToken: 60 },
+      // Asked for back-channel logouts alone.
+      fetch: async (_url: unknown, { body }: { body: URLSearchParams }) =>
+        new Response(null, { status: await issuer.onLogout(new URLSearchParams(body)) }),
       features: {
         devInteractions: { enabled: true },
+        backchannelLogout: { enabled: true },
         clientCredentials: { enabled: true },
         introspection: { enabled: true, allowedPolicy: () => true },
         revocation: { enabled: true, allowedPolicy: () => true },

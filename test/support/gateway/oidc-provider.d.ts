@@ -4,6 +4,7 @@ declare module 'oidc-provider' {
 
   export default class Provider {
     constructor(issuer: string, configuration: object);
+    on(event: string, listener: () => void): void;
     callback(): (request: IncomingMessage, response: ServerResponse) => void;
   }
 }

@@ -5,6 +5,7 @@ import type { EdgeRequest } from '../edge-request.js';
 import type { Confirmation } from './confirmation.js';
 import type { DpopNonces } from './dpop-nonces.js';
 import { judgeKey, KeySetError } from './key-set.js';
+import { SeenProofs } from './seen-proofs.js';
 
 /** Of proofs. Asymmetric ones alone: the key stands in the proof for everybody to read. */
 export const DPOP_ALGORITHMS = ['ES256', 'ES384', 'EdDSA', 'Ed25519', 'PS256', 'RS256'] as const;
@@ -18,10 +19,10 @@ const MAX_JTI_LENGTH = 256;
 const MAX_REMEMBERED = 200_000;
 
 /**
- * Hash of key and `jti`, with the end of its time, in the order of their arrival. One for the process: a gateway that is
- * configured anew opens its handlers anew, and a proof must not be good once more after it.
+ * By the hash of key and `jti`. One for the process: a gateway that is configured anew opens its handlers anew, and a proof must
+ * not be good once more after it.
  */
-const seen = new Map<string, number>();
+const seen = new SeenProofs(MAX_REMEMBERED, MAX_REMEMBERED / 10);
 
 export interface ProofProblem {
   readonly status: 401 | 503;
@@ -52,15 +53,12 @@ export class DpopProofs {
     if (proof === undefined) return wrong('the token is bound to a key, and there is no proof of it');
     if (proof.length > MAX_PROOF_BYTES) return wrong('the proof is too long');
     try {
-      const { payload, protectedHeader } = await jwtVerify(proof, strongEmbeddedKey, {
+      const { payload } = await jwtVerify(proof, boundKey(thumbprint), {
         typ: 'dpop+jwt',
         algorithms: [...DPOP_ALGORITHMS],
         currentDate: new Date(this.#clock.now()),
         requiredClaims: ['jti', 'htm', 'htu', 'iat', 'ath'],
       });
-      if ((await calculateJwkThumbprint(protectedHeader.jwk ?? {}, 'sha256')) !== thumbprint) {
-        return wrong('the proof is of another key than the token is bound to');
-      }
       const nonce = this.#nonces?.judge(payload.nonce);
       return (
         this.#claimsProblem(request, token, payload) ??
@@ -69,6 +67,7 @@ export class DpopProofs {
       );
     } catch (error) {
       if (error instanceof errors.JOSEError) return wrong(`the proof is not valid: ${error.code}`);
+      if (error instanceof ForeignKeyError) return wrong(error.message);
       if (error instanceof KeySetError) return wrong(`the key of the proof cannot be used: ${error.message}`);
       return wrong('the proof cannot be verified');
     }
@@ -90,24 +89,33 @@ export class DpopProofs {
     if (typeof jti !== 'string' || jti === '' || jti.length > MAX_JTI_LENGTH)
       return wrong('the proof has no usable id');
     const now = this.#clock.now();
-    for (const [oldest, until] of seen) {
-      if (until > now) break;
-      seen.delete(oldest);
-    }
     const id = createHash('sha256').update(`${thumbprint} ${jti}`).digest('base64url');
-    if (seen.has(id)) return wrong('the proof was used before');
-    if (seen.size >= MAX_REMEMBERED) {
-      return { status: 503, reason: 'more proofs came than can be remembered', error: 'invalid_dpop_proof' };
+    switch (seen.add(id, thumbprint, now + MAX_AGE_MS + MAX_AHEAD_MS, now)) {
+      case 'new':
+        return undefined;
+      case 'used':
+        return wrong('the proof was used before');
+      case 'full':
+        return { status: 503, reason: 'more proofs came than can be remembered', error: 'invalid_dpop_proof' };
     }
-    seen.set(id, now + MAX_AGE_MS + MAX_AHEAD_MS);
-    return undefined;
   }
 }
 
-const strongEmbeddedKey: JWTVerifyGetKey = (header, token) => {
-  judgeKey((header.jwk ?? {}) as Readonly<Record<string, unknown>>);
-  return EmbeddedJWK(header, token);
-};
+class ForeignKeyError extends Error {
+  override readonly name = 'ForeignKeyError';
+}
+
+/** Before anything is verified by it: the key is the client's choice, and there are keys by which to verify takes long. */
+function boundKey(thumbprint: string): JWTVerifyGetKey {
+  return async (header, token) => {
+    const jwk = header.jwk ?? {};
+    judgeKey(jwk as Readonly<Record<string, unknown>>);
+    if ((await calculateJwkThumbprint(jwk, 'sha256')) !== thumbprint) {
+      throw new ForeignKeyError('the proof is of another key than the token is bound to');
+    }
+    return EmbeddedJWK(header, token);
+  };
+}
 
 /** Without query and fragment (RFC 9449 section 4.3, item 9), in one spelling; undefined where it is no address. */
 function addressOf(text: unknown): string | undefined {

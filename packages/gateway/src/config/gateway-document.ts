@@ -94,7 +94,10 @@ const editorSchema = documentSchema.extend({
   trustedProxies: z.array(z.string()).optional().describe('CIDRs of proxies whose X-Forwarded-For is believed'),
   limits: limitsSchema.optional(),
   breaker: breakerSchema.optional(),
-  admin: z.strictObject({ listen: z.string() }).optional().describe('Loopback only: health, readiness, routes'),
+  admin: z
+    .strictObject({ listen: z.string() })
+    .optional()
+    .describe('Loopback or unix:/path only: health, readiness, metrics, routes'),
   userClaims: z.array(z.string()).optional().describe('Claims of users that services are told'),
   drain: z.strictObject({ spreadMs: z.int().optional(), graceMs: z.int().optional() }).optional(),
 });

@@ -47,6 +47,10 @@ export function edgeServer(
 ): EdgeServer {
   const { tls, limits, events } = context;
   const pipelined = new PipelinedAnswers(limits.maxStreamsPerConnection);
+  const take = (req: EdgeIncoming, res: EdgeOutgoing) => {
+    if ('stream' in res || pipelined.add(req.socket, res)) onRequest(req, res);
+    else refusePipelined(req.socket);
+  };
   const server = createSecureServer(
     {
       ...tls.serverOptions,
@@ -61,11 +65,10 @@ export function edgeServer(
         initialWindowSize: 256 * 1024,
       },
     },
-    (req: EdgeIncoming, res: EdgeOutgoing) => {
-      if ('stream' in res || pipelined.add(req.socket, res)) onRequest(req, res);
-      else refusePipelined(req.socket);
-    },
+    take,
   );
+  // RFC 9110 section 10.1.1: what cannot be met may be left alone; Node would answer by itself, past everything that is here.
+  server.on('checkExpectation', take);
   limitHttp1(server, limits);
   server.maxConnections = limits.maxConnections;
   server.setTimeout(0);
@@ -78,8 +81,11 @@ export function edgeServer(
     events.emit('request-refused', { request: 'none', method: '', path: '', status, code, remoteAddress, detail });
   /** Whoever asks for so much at once does not wait for a refusal in its turn. */
   const refusePipelined = (socket: Socket) => {
-    const detail = `${limits.maxStreamsPerConnection} requests are under way on the connection`;
-    tell(pipelinedTooFar, detail, socket.remoteAddress);
+    tell(
+      pipelinedTooFar,
+      'too many requests, or one for another protocol, before others were answered',
+      socket.remoteAddress,
+    );
     socket.destroy();
   };
   const refused = (reason: 'too-many-connections', detail: string, address: string | undefined) =>
@@ -134,7 +140,11 @@ export function edgeServer(
     else answerBroken(problem, socket);
   });
   // Without it Node would serve such requests as if they had not asked.
-  server.on('upgrade', onUpgrade);
+  server.on('upgrade', (incoming: IncomingMessage, socket: Duplex, head: Buffer) => {
+    // What is still to be answered would be written between the messages of the other protocol.
+    if (pipelined.isAwaited(incoming.socket)) refusePipelined(incoming.socket);
+    else onUpgrade(incoming, socket, head);
+  });
   tls.onChange((options) => server.setSecureContext(options));
 
   return {

@@ -22,6 +22,11 @@ export class PipelinedAnswers {
     return true;
   }
 
+  /** Whether something of an answer is not on the connection yet. */
+  isAwaited(socket: Socket): boolean {
+    return [...(this.#awaited.get(socket) ?? [])].some((answer) => !answer.writableEnded);
+  }
+
   /** Whether something of an answer is on the connection already, and not yet the end of it. */
   hasBegun(socket: Socket): boolean {
     return [...(this.#awaited.get(socket) ?? [])].some((answer) => answer.headersSent);

@@ -8,7 +8,10 @@ import type { Route } from '../routes/route.js';
 
 /** When a service gets no calls for a while, so that it can recover and nobody waits for it in vain. */
 export interface BreakerOptions {
-  /** So many calls within 10 s, and at least half of all, must have found no service. Default 5. */
+  /**
+   * So many calls within 10 s, and at least half of all, must have found no service. Those that took too long count where nobody got
+   * an answer. Default 5.
+   */
   readonly failures?: number;
   /** How long it is left alone then, ms; after that one call in so much time finds out whether it is back. Default 5,000. */
   readonly openMs?: number;
@@ -80,9 +83,7 @@ export class Breaker {
   readonly outages = new Map<Outage, number>();
   readonly #options: ResolvedBreakerOptions;
   readonly #context: BreakerContext;
-  #windowAt = 0;
-  #now: Counts = { calls: 0, failures: 0 };
-  #before: Counts = { calls: 0, failures: 0 };
+  #calls = new RecentCalls();
   /** Ms since the epoch, while it is open: the next call from then on is let through. */
   #probeAt: number | undefined;
   /** Of the state: what began in another one says nothing about this one. */
@@ -154,31 +155,22 @@ export class Breaker {
       if (!isOutage) this.#change(undefined, 'a call found it');
       return;
     }
-    this.#count(isOutage);
+    const now = this.#context.clock.now();
+    this.#calls.add(verdict, now);
     if (!isOutage) return;
-    const calls = this.#now.calls + this.#before.calls;
-    const failures = this.#now.failures + this.#before.failures;
+    const { there, late, lost } = this.#calls.counts();
+    // One client may know a request that takes too long: as long as others get answers, the service is there.
+    const failures = there === 0 ? lost + late : lost;
+    const calls = there + late + lost;
     if (failures < this.#options.failures || failures * 2 < calls) return;
     const detail = `${failures} of ${calls} calls did not find it, the last one: ${verdict}`;
-    this.#change(this.#context.clock.now() + this.#options.openMs, detail);
-  }
-
-  #count(isOutage: boolean): void {
-    const now = this.#context.clock.now();
-    if (now - this.#windowAt >= WINDOW_MS) {
-      this.#before = now - this.#windowAt < 2 * WINDOW_MS ? this.#now : { calls: 0, failures: 0 };
-      this.#now = { calls: 0, failures: 0 };
-      this.#windowAt = now;
-    }
-    this.#now.calls++;
-    if (isOutage) this.#now.failures++;
+    this.#change(now + this.#options.openMs, detail);
   }
 
   #change(probeAt: number | undefined, detail: string): void {
     this.#probeAt = probeAt;
     this.#epoch++;
-    this.#now = { calls: 0, failures: 0 };
-    this.#before = { calls: 0, failures: 0 };
+    this.#calls = new RecentCalls();
     const state = probeAt === undefined ? 'closed' : 'open';
     this.#context.events.emit('breaker-state', { upstream: this.upstream, state, detail });
   }
@@ -189,8 +181,32 @@ function same(error: unknown): unknown {
 }
 
 interface Counts {
-  calls: number;
-  failures: number;
+  /** Answered, however. */
+  there: number;
+  late: number;
+  /** Nobody answered, or somebody else. */
+  lost: number;
+}
+
+/** Calls of the last 5 to 10 s. */
+class RecentCalls {
+  #since = 0;
+  #now: Counts = { there: 0, late: 0, lost: 0 };
+  #before: Counts = { there: 0, late: 0, lost: 0 };
+
+  add(verdict: Exclude<Verdict, undefined>, now: number): void {
+    if (now - this.#since >= WINDOW_MS) {
+      this.#before = now - this.#since < 2 * WINDOW_MS ? this.#now : { there: 0, late: 0, lost: 0 };
+      this.#now = { there: 0, late: 0, lost: 0 };
+      this.#since = now;
+    }
+    this.#now[verdict === 'there' ? 'there' : verdict === 'timeout' ? 'late' : 'lost']++;
+  }
+
+  counts(): Counts {
+    const [now, before] = [this.#now, this.#before];
+    return { there: now.there + before.there, late: now.late + before.late, lost: now.lost + before.lost };
+  }
 }
 
 /**

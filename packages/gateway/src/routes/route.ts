@@ -18,7 +18,7 @@ export type RouteAccess =
   | { readonly public: true; readonly auth?: never; readonly scopes?: never; readonly permit?: never };
 
 export interface CommonRouteOptions {
-  /** Longest time from the last byte of the request to the last of the answer, ms. Default that of the gateway. */
+  /** Longest time from the last byte of the request to the last of the answer, ms, of an HTTP service to its first. Default that of the gateway. */
   readonly timeoutMs?: number;
   /** Largest body, bytes. Default that of the gateway. */
   readonly maxBodyBytes?: number;

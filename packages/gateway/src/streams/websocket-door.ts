@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Cancellation } from '@sallyport/core';
@@ -5,7 +6,7 @@ import type { EventSink } from '@sallyport/core/spi';
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { Principal } from '../auth/handler.js';
 import type { EdgeGuard, GuardedRequest } from '../edge/edge-guard.js';
-import { tellRefusal } from '../edge/refusal-event.js';
+import { tellRefusal, tellUnguarded } from '../edge/refusal-event.js';
 import type { Exchange, Stage } from '../exchange.js';
 import type { ResolvedLimits } from '../options.js';
 import { badRequest, ProblemError, problemBody, timedOut } from '../problem.js';
@@ -80,8 +81,10 @@ export function webSocketDoor(context: WebSocketDoorContext): OnUpgrade {
       return { route: found.route, status: SWITCHED };
     } catch (error) {
       const refusal = request?.expired ? timedOut(problemOf(error)) : problemOf(error);
+      const id = request?.id ?? randomUUID();
       if (request) tellRefusal(events, request, refusal, exchange?.principal?.subject);
-      answer(socket, refusal, request?.id ?? 'none', exchange?.answerHeaders ?? {});
+      else tellUnguarded(events, id, incoming, refusal);
+      answer(socket, refusal, id, exchange?.answerHeaders ?? {});
       return { route: request?.route, status: refusal.problem.status };
     } finally {
       request?.end();

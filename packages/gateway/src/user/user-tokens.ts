@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import {
   type Clock,
   defaultIdentityTemplate,
@@ -21,6 +22,8 @@ interface Remembered {
 
 /** Tokens of 2 or 3 KiB each. */
 const MAX_REMEMBERED = 4096;
+/** Longer ones, with claims that only few users have, would make the table large. */
+const MAX_REMEMBERED_LENGTH = 8192;
 const template = parseIdentityTemplate(defaultIdentityTemplate);
 
 /**
@@ -35,7 +38,7 @@ export class UserTokens {
   readonly #claims: readonly string[];
   /** By principal and audience: the path of most requests. */
   #ofPrincipals = new WeakMap<Principal, Map<string, Remembered>>();
-  /** By everything that is said, in the order in which they were made. */
+  /** By the hash of everything that is said, in the order in which they were made. */
   readonly #ofStatements = new Map<string, Remembered>();
   /** SPIFFE IDs by the names of services. */
   readonly #ids = new Map<string, string>();
@@ -84,7 +87,8 @@ export class UserTokens {
   #tokenFor(principal: Principal, audience: string, now: number): Remembered {
     const { issuer, subject, method, scopes, expiresAt } = principal;
     const claims = this.#chosen(principal);
-    const statement = JSON.stringify([audience, issuer, subject, method, [...scopes], claims]);
+    const said = JSON.stringify([audience, issuer, subject, method, [...scopes], claims]);
+    const statement = hash('sha256', said, 'base64url');
     const known = this.#ofStatements.get(statement);
     // A proof that ends earlier must not seem to end as late as the one before.
     if (known && known.renewAt > now && known.provenUntil <= expiresAt) return known;
@@ -95,6 +99,7 @@ export class UserTokens {
       provenUntil: expiresAt,
     };
     this.#ofStatements.delete(statement);
+    if (signed.token.length > MAX_REMEMBERED_LENGTH) return token;
     this.#ofStatements.set(statement, token);
     for (const oldest of this.#ofStatements.keys()) {
       if (this.#ofStatements.size <= MAX_REMEMBERED) break;

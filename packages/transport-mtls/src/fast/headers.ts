@@ -170,10 +170,10 @@ function bad(what: string): ProfileViolation {
 }
 
 const MAX_BLOCKS = 32;
-/** Of one block: room for the user that a gateway names, whose token holds a certificate. */
-const MAX_REMEMBERED_BYTES = 4 * 1024;
-/** Of all blocks of a connection. */
-const MAX_ALL_REMEMBERED_BYTES = 16 * 1024;
+const MAX_BLOCK_BYTES = 512;
+/** Blocks that name a user: the token of a gateway holds its certificate. */
+const MAX_LARGE_BLOCKS = 4;
+const MAX_LARGE_BLOCK_BYTES = 4 * 1024;
 
 /**
  * Header blocks that were read before, by their bytes. Without a dynamic table a block means the same each time, and the
@@ -182,7 +182,9 @@ const MAX_ALL_REMEMBERED_BYTES = 16 * 1024;
 export class BlockCache<T> {
   readonly #read: (fields: Fields) => T;
   readonly #known = new Map<string, T>();
-  #bytes = 0;
+  readonly #large: { readonly bytes: Buffer; readonly value: T }[] = [];
+  /** Of the large ones, the place of the next. */
+  #next = 0;
 
   /** `read` may throw ProfileViolation; then nothing is remembered. */
   constructor(read: (fields: Fields) => T) {
@@ -190,17 +192,25 @@ export class BlockCache<T> {
   }
 
   get(block: Buffer, from: number, end: number): T {
-    if (end - from > MAX_REMEMBERED_BYTES) return this.#read(decodeFields(block, from, end));
+    if (end - from > MAX_BLOCK_BYTES) return this.#getLarge(block, from, end);
     const key = block.toString('latin1', from, end);
     const known = this.#known.get(key);
     if (known !== undefined) return known;
     const parsed = this.#read(decodeFields(block, from, end));
-    if (this.#known.size >= MAX_BLOCKS || this.#bytes + key.length > MAX_ALL_REMEMBERED_BYTES) {
-      this.#known.clear();
-      this.#bytes = 0;
-    }
+    if (this.#known.size >= MAX_BLOCKS) this.#known.clear();
     this.#known.set(key, parsed);
-    this.#bytes += key.length;
     return parsed;
+  }
+
+  /** Compared byte by byte: to make a key of a large one takes longer than to look at a few. */
+  #getLarge(block: Buffer, from: number, end: number): T {
+    for (const { bytes, value } of this.#large) {
+      if (bytes.length === end - from && block.compare(bytes, 0, bytes.length, from, end) === 0) return value;
+    }
+    const value = this.#read(decodeFields(block, from, end));
+    if (end - from > MAX_LARGE_BLOCK_BYTES) return value;
+    this.#large[this.#next] = { bytes: Buffer.from(block.subarray(from, end)), value };
+    this.#next = (this.#next + 1) % MAX_LARGE_BLOCKS;
+    return value;
   }
 }

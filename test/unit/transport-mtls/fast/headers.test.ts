@@ -112,14 +112,14 @@ describe('header blocks of the fast lane', () => {
     assert.equal(reads, 102);
   });
 
-  it('that are large are not remembered', () => {
+  it('that are very large are not remembered', () => {
     const cache = new BlockCache((fields) => fields);
     const block = encodeFields(['a', 'x'.repeat(5000)]);
 
     assert.notEqual(cache.get(block, 0, block.length), cache.get(block, 0, block.length));
   });
 
-  it('fill no more than 16 KiB together', () => {
+  it('that are large are remembered up to four, the oldest forgotten first', () => {
     const cache = new BlockCache((fields) => fields);
     const get = (name: string) => {
       const block = encodeFields([name, 'x'.repeat(4000)]);
@@ -127,11 +127,34 @@ describe('header blocks of the fast lane', () => {
     };
 
     const first = get('a');
-    for (const name of ['b', 'c', 'd']) get(name);
+    const others = ['b', 'c', 'd'].map(get);
     assert.equal(get('a'), first);
     get('e');
 
+    assert.deepEqual(['b', 'c', 'd'].map(get), others);
+    assert.equal(get('d'), others[2]);
     assert.notEqual(get('a'), first);
+  });
+
+  it('that are large and differ in one byte are told apart', () => {
+    const cache = new BlockCache((fields) => fields);
+    const get = (value: string) => {
+      const block = encodeFields(['a', value]);
+      // As it comes: in the midst of what else was read.
+      return cache.get(Buffer.concat([Buffer.alloc(3), block, Buffer.alloc(3)]), 3, 3 + block.length);
+    };
+    const text = 'x'.repeat(1000);
+
+    const values = [text, `${text.slice(1)}y`, `y${text.slice(1)}`, text];
+
+    for (const value of values) assert.deepEqual(get(value), ['a', value]);
+  });
+
+  it('that are large and malformed are refused each time', () => {
+    const cache = new BlockCache(() => assert.fail('it was read'));
+    const block = encodeFields(['a', 'x'.repeat(1000)]).subarray(0, 900);
+
+    for (const _ of [1, 2]) assert.equal(violationOf(() => cache.get(block, 0, 900)).code, ErrorCode.COMPRESSION_ERROR);
   });
 });
 

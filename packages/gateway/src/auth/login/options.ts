@@ -18,11 +18,21 @@ export interface LoginOptions {
   readonly loginPath?: string;
   /** Path that ends the session, by POST. Default `/logout`. */
   readonly logoutPath?: string;
+  /**
+   * Where the issuer leads the browser after a logout, as it is registered there. With it the logout also ends the session at the
+   * issuer (OpenID Connect RP-Initiated Logout 1.0). Left out: that one stays.
+   */
+  readonly postLogoutRedirectUri?: string;
+  /**
+   * Path at which the issuer tells that it has ended a session (OpenID Connect Back-Channel Logout 1.0), as it is registered there.
+   * Left out: the issuer cannot.
+   */
+  readonly backChannelLogoutPath?: string;
   /** Longest life of a session, ms. Default 8 hours. */
   readonly sessionMs?: number;
   /** Longest time without a request, ms. Default 30 minutes. */
   readonly idleMs?: number;
-  /** Sessions at once; the least used one ends when there are more. Default 10,000. */
+  /** Sessions at once; when there are more, the least used one of the same person ends, or of all. Default 10,000. */
   readonly maxSessions?: number;
   /** PEM file: the only CAs that the issuer's certificate may come from. Left out: the public ones. */
   readonly ca?: string;
@@ -48,6 +58,8 @@ const schema = z.strictObject({
   scopes: z.array(text).default(['openid']),
   loginPath: path.default('/login'),
   logoutPath: path.default('/logout'),
+  postLogoutRedirectUri: text.optional(),
+  backChannelLogoutPath: path.optional(),
   sessionMs: durationMs({ max: 7 * 86_400_000 }).default(8 * 3_600_000),
   idleMs: durationMs({ max: 86_400_000 }).default(1_800_000),
   maxSessions: limit({ max: 1_000_000 }).default(10_000),
@@ -65,6 +77,9 @@ export function parseLoginOptions(options: unknown): ParsedOptions<ResolvedLogin
     ...addressViolations(value.issuer, 'login.issuer'),
     ...addressViolations(value.redirectUri, 'login.redirectUri'),
   ];
+  if (value.postLogoutRedirectUri !== undefined) {
+    found.push(...addressViolations(value.postLogoutRedirectUri, 'login.postLogoutRedirectUri'));
+  }
   if (!value.scopes.includes('openid')) {
     found.push(violation('option-invalid', 'login.scopes', 'without openid nobody says who has logged in'));
   }

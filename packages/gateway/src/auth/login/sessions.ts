@@ -1,5 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Principal } from '../handler.js';
+import type { Grant } from './issuer.js';
+import type { EndedSession } from './logout-token.js';
 
 export interface SessionLimits {
   /** Longest life of a session, ms. */
@@ -9,12 +11,66 @@ export interface SessionLimits {
   readonly maxSessions: number;
 }
 
-interface Session {
-  readonly principal: Principal;
+/** An issuer that gives very short lives is not asked with every request. */
+const MIN_LIFE_MS = 10_000;
+
+/** Somebody who is logged in. */
+export class Session {
+  /** Until when, at the latest, ms since the epoch. */
+  readonly endsAt: number;
+  /** The issuer's name of its own session; undefined where it has none. */
+  readonly sid: string | undefined;
   usedAt: number;
+  /** The one refresh that is under way, for all requests that wait for it. */
+  renewing: Promise<void> | undefined;
+  #principal: Principal;
+  #idToken: string;
+  #refreshToken: string | undefined;
+  #renewAt = Number.POSITIVE_INFINITY;
+
+  constructor(principal: Omit<Principal, 'expiresAt' | 'method'>, grant: Grant, now: number, lifeMs: number) {
+    this.endsAt = now + lifeMs;
+    this.usedAt = now;
+    const { sid } = principal.claims;
+    this.sid = typeof sid === 'string' ? sid : undefined;
+    this.#idToken = grant.idToken ?? '';
+    this.#principal = { ...principal, method: 'session', expiresAt: this.endsAt };
+    this.renew(grant, now);
+  }
+
+  get principal(): Principal {
+    return this.#principal;
+  }
+
+  get idToken(): string {
+    return this.#idToken;
+  }
+
+  get refreshToken(): string | undefined {
+    return this.#refreshToken;
+  }
+
+  /** Whether the issuer must be asked before the next request. */
+  isStale(now: number): boolean {
+    return this.#renewAt <= now;
+  }
+
+  /** What the issuer says takes the place of what it has said before; what it leaves out stays. */
+  renew({ claims, idToken, scopes, refreshToken, lifeMs }: Grant, now: number): void {
+    this.#idToken = idToken ?? this.#idToken;
+    this.#refreshToken = refreshToken ?? this.#refreshToken;
+    const isRenewable = this.#refreshToken !== undefined && lifeMs !== undefined;
+    this.#renewAt = isRenewable ? now + Math.max(lifeMs, MIN_LIFE_MS) : Number.POSITIVE_INFINITY;
+    this.#principal = {
+      ...this.#principal,
+      ...(claims ? { claims: Object.freeze({ ...claims }) } : {}),
+      ...(scopes ? { scopes } : {}),
+      expiresAt: Math.min(this.endsAt, this.#renewAt),
+    };
+  }
 }
 
-/** Who is logged in, by the hash of a random id: whoever reads the memory of the process cannot act for anybody. */
+/** Who is logged in, by the hash of a random id: whoever reads the memory of the process cannot come with their cookies. */
 export class Sessions {
   readonly #limits: SessionLimits;
   /** The least used first. */
@@ -28,31 +84,72 @@ export class Sessions {
     return this.#sessions.size;
   }
 
-  /** A new id of 256 bits each time: none that somebody could have planted before the login. Forgets the least used when full. */
-  begin(principal: Omit<Principal, 'expiresAt' | 'method'>, now: number): string {
+  /**
+   * A new id of 256 bits each time: none that somebody could have planted before the login. When there are too many, the least used
+   * one of the same subject ends: nobody ends those of others by logging in again and again. Only where there is none it is
+   * the least used of all.
+   */
+  begin(principal: Omit<Principal, 'expiresAt' | 'method'>, grant: Grant, now: number): string {
     const id = randomBytes(32).toString('base64url');
-    const expiresAt = now + this.#limits.sessionMs;
-    this.#sessions.set(hashOf(id), { principal: { ...principal, expiresAt, method: 'session' }, usedAt: now });
-    for (const oldest of this.#sessions.keys()) {
-      if (this.#sessions.size <= this.#limits.maxSessions) break;
+    const { sessionMs, maxSessions } = this.#limits;
+    for (const [oldest, session] of this.#sessions) {
+      if (!this.#isOver(session, now)) break;
       this.#sessions.delete(oldest);
     }
+    if (this.#sessions.size >= maxSessions) this.#sessions.delete(this.#leastUsed(principal.subject));
+    this.#sessions.set(hashOf(id), new Session(principal, grant, now, sessionMs));
     return id;
   }
 
-  find(id: string, now: number): Principal | undefined {
+  /** Of the subject where it has one. All sessions are of one issuer. */
+  #leastUsed(subject: string): string {
+    let first: string | undefined;
+    for (const [key, session] of this.#sessions) {
+      if (session.principal.subject === subject) return key;
+      first ??= key;
+    }
+    return first ?? '';
+  }
+
+  find(id: string, now: number): Session | undefined {
     const key = hashOf(id);
     const session = this.#sessions.get(key);
     if (!session) return undefined;
     this.#sessions.delete(key);
-    if (session.principal.expiresAt <= now || session.usedAt + this.#limits.idleMs <= now) return undefined;
+    if (this.#isOver(session, now)) return undefined;
     session.usedAt = now;
     this.#sessions.set(key, session);
-    return session.principal;
+    return session;
   }
 
-  end(id: string): void {
-    this.#sessions.delete(hashOf(id));
+  /** The session that has ended, where there was one. */
+  end(id: string): Session | undefined {
+    const key = hashOf(id);
+    const session = this.#sessions.get(key);
+    this.#sessions.delete(key);
+    return session;
+  }
+
+  /** How many sessions the issuer has ended. */
+  endAll({ sid, subject }: EndedSession): number {
+    let ended = 0;
+    for (const [key, session] of this.#sessions) {
+      const isOfSubject = subject === undefined || session.principal.subject === subject;
+      // Where the issuer has not named its session, the subject alone can tell.
+      const isThatOne = session.sid === undefined ? subject !== undefined : sid === undefined || session.sid === sid;
+      if (!isOfSubject || !isThatOne) continue;
+      this.#sessions.delete(key);
+      ended++;
+    }
+    return ended;
+  }
+
+  has(id: string): boolean {
+    return this.#sessions.has(hashOf(id));
+  }
+
+  #isOver({ endsAt, usedAt }: Session, now: number): boolean {
+    return endsAt <= now || usedAt + this.#limits.idleMs <= now;
   }
 }
 
