@@ -9,6 +9,7 @@ import {
   type EventType,
   InsecureConfigurationError,
   type Readiness,
+  type Registry,
   type Service,
   type ServiceState,
   silentLogger,
@@ -19,6 +20,7 @@ import {
   checkEnvironment,
   EventBus,
   type EventSink,
+  isLoopback,
   observeTls,
   systemClock,
   type TlsHandle,
@@ -244,11 +246,12 @@ export class GatewayInstance implements Gateway {
   }
 
   async #open(options: ResolvedGatewayOptions): Promise<void> {
+    const registry = isLoopback(options.listen.host) ? ofThisMachine(options.registry) : options.registry;
     const service = createService({
       name: this.name,
       version: '1.0.0',
       tls: options.identity,
-      registry: options.registry,
+      registry,
       client: client(),
       logger: silentLogger,
       clock: this.#clock,
@@ -594,4 +597,10 @@ function closed(edge: EdgeServer): Promise<void> {
 
 function delay(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Whoever serves this machine alone finds services of this machine, which a registry of a network would not be believed (T38). */
+function ofThisMachine(registry: Registry): Registry {
+  const { kind } = registry;
+  return { kind, reach: 'machine', check: () => registry.check(), open: (context) => registry.open(context) };
 }
