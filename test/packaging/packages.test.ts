@@ -8,6 +8,15 @@ import { importsOf, packageOf } from '../support/imports.js';
 import { type Manifest, packages, root } from '../support/repository.js';
 import { installPackages, type Packed, readPacked } from './pack.js';
 
+/** What runs a sidecar; deploy.test.ts tells what is in them. */
+const DEPLOY_FILES = [
+  'deploy/container/Containerfile',
+  'deploy/container/compose.yaml',
+  'deploy/kubernetes/ledger.yaml',
+  'deploy/systemd/sallyport-sidecar-door@.socket',
+  'deploy/systemd/sallyport-sidecar@.service',
+];
+
 describe('the published packages', function () {
   this.timeout(120_000);
   let project: string;
@@ -31,7 +40,8 @@ describe('the published packages', function () {
       it('holds compiled code, its types and maps, README, LICENSE and manifest, and nothing else', () => {
         const { files } = packed();
         const others = files.filter((file) => !/^dist\/[\w./-]+\.(js|js\.map|d\.ts)$/.test(file));
-        assert.deepEqual(others, ['LICENSE', 'README.md', 'package.json']);
+        const deployed = manifest.name === '@sallyport/sidecar' ? DEPLOY_FILES : [];
+        assert.deepEqual(others, ['LICENSE', 'README.md', ...deployed, 'package.json']);
       });
 
       it('holds the licence of the repository', () => {
