@@ -19,7 +19,16 @@ import {
   settings,
 } from '../support/h2-frames.js';
 import type { Conversation } from '../support/sidecar/conversation.js';
-import { ask, EVERYTHING, h2Caller, type Mirrored, mirror, rawCaller, say } from '../support/sidecar/http.js';
+import {
+  type Asking,
+  ask,
+  EVERYTHING,
+  h2Caller,
+  type Mirrored,
+  mirror,
+  rawCaller,
+  say,
+} from '../support/sidecar/http.js';
 import { idOf, type SidecarWorld, type Started, sidecarWorld } from '../support/sidecar/world.js';
 
 interface Stronghold extends AsyncDisposable {
@@ -511,7 +520,7 @@ describe('callers that want to exhaust the sidecar (HTTP)', () => {
     assert.deepEqual(target.heard, []);
   });
 
-  it('T25 requests over the cap are a 503, and later ones are served', async () => {
+  it('T25 requests over the cap of one caller are a 429, over that of all a 503, and later ones are served', async () => {
     await using world = sidecarWorld();
     const held: { end(): void }[] = [];
     const app = createServer((_request, response) => held.push(response));
@@ -519,26 +528,54 @@ describe('callers that want to exhaust the sidecar (HTTP)', () => {
     await once(app, 'listening');
     const door = await world.start({
       inbound: { target: `127.0.0.1:${(app.address() as AddressInfo).port}`, protocol: 'http' },
-      authorize: EVERYTHING,
-      limits: { maxRequests: 3 },
+      authorize: ALSO_GUEST,
+      limits: { maxRequests: 4, maxRequestsPerPeer: 3 },
     });
     using web = await h2Caller(world, door);
+    using guest = await h2Caller(world, door, 'guest');
     const calls = [web.ask(), web.ask(), web.ask()];
     await eventually(() => assert.equal(held.length, 3));
 
-    const over = await web.ask();
+    const ofOne = await web.ask();
+    calls.push(guest.ask());
+    await eventually(() => assert.equal(held.length, 4));
+    const ofAll = await guest.ask();
     for (const response of held) response.end();
     const statuses = (await Promise.all(calls)).map(({ status }) => status);
+    const after = web.ask();
+    await eventually(() => assert.equal(held.length, 5));
+    held.at(-1)?.end();
 
-    assert.equal(over.status, 503);
-    assert.deepEqual(statuses, [200, 200, 200]);
+    assert.deepEqual([ofOne.status, ofAll.status, (await after).status], [429, 503, 200]);
+    assert.deepEqual(statuses, [200, 200, 200, 200]);
     assert.deepEqual(
       door.events('call-rejected').map(({ status }) => status),
-      ['RESOURCE_EXHAUSTED'],
+      ['RESOURCE_EXHAUSTED', 'RESOURCE_EXHAUSTED'],
     );
     await world[Symbol.asyncDispose]();
     app.closeAllConnections();
     app.close();
+  });
+
+  it('refusals, and answers without a body, are no abuse, however many there are', async () => {
+    await using target = await stronghold([allow({ from: idOf('web'), to: ['HEAD /', 'GET /v1'] })]);
+    using web = await h2Caller(target.world, target.door);
+    const statuses = new Map<number, number>();
+    const count = async (asking: Asking): Promise<void> => {
+      const { status } = await web.ask(asking);
+      statuses.set(status, (statuses.get(status) ?? 0) + 1);
+    };
+
+    for (let i = 0; i < 40; i++) {
+      await Promise.all([
+        ...Array.from({ length: 20 }, () => count({ path: '/denied', method: 'POST', body: 'x' })),
+        ...Array.from({ length: 20 }, () => count({ method: 'HEAD' })),
+      ]);
+    }
+
+    assert.deepEqual(Object.fromEntries(statuses), { 200: 800, 403: 800 });
+    assert.equal((await web.ask({ path: '/v1' })).status, 200);
+    assert.deepEqual(target.door.events('connection-closed-by-policy'), []);
   });
 
   it('T25 a pipeline without end is cut', async () => {
