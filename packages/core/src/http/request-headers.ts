@@ -31,9 +31,10 @@ const SINGLE = new Set([
 const CLAIM =
   /^(?:x-forwarded-.*|forwarded|x-real-ip|x-original-.*|x-rewrite-.*|x-envoy-.*|x-client-.*|client-cert.*|x-ssl-.*|ssl-.*|x-user.*|x-auth-.*|x-authenticated-.*|x-remote-.*|remote-.*|x-identity.*|(?:x-)?sallyport-.*|x-consumer-.*|x-spiffe-.*|x-http-method.*|x-method-override|grpc-.*|true-client-ip|cf-connecting-ip|x-cluster-client-ip|proxy)$/;
 
-/** RFC 9110 section 7.6.1: they belong to one connection, and so does whatever `Connection` names. */
+/** RFC 9110 section 7.6.1: they belong to one connection, and so does whatever `Connection` names. RFC 7540 section 3.2.1 has one more. */
 const HOP_BY_HOP = new Set([
   'connection',
+  'http2-settings',
   'keep-alive',
   'proxy-connection',
   'te',

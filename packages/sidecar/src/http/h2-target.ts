@@ -9,7 +9,7 @@ import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { TLSSocket } from 'node:tls';
 import { CONNECTION_WINDOW_BYTES } from './connection-window.js';
-import { h2Fields } from './fields.js';
+import { h2Fields, h2Trailers } from './fields.js';
 import type { Fields, RequestHead } from './message.js';
 import {
   type Answer,
@@ -101,6 +101,8 @@ class Connection {
 
   constructor(socket: Socket, { maxHeaderBytes, maxBufferedBytes, keepMs }: TargetLimits, onClose: () => void) {
     this.#scheme = socket instanceof TLSSocket ? 'https' : 'http';
+    // Node waits for the end of the socket, which would never come where the other side has ended its direction alone.
+    socket.allowHalfOpen = false;
     // The address names nobody: the connection is there, and each request has an authority of its own.
     this.#session = connectHttp2('http://sallyport.internal', {
       createConnection: () => socket,
@@ -177,7 +179,7 @@ class H2Sending implements Sending {
         hasEnded = true;
       });
       stream.once('trailers', (headers) => {
-        trailers = h2Fields(headers);
+        trailers = h2Trailers(headers);
       });
       stream.once('response', (headers, flags) => {
         resolve({
