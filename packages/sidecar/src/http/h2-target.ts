@@ -172,8 +172,14 @@ class H2Sending implements Sending {
     this.body = stream;
     stream.once('wantTrailers', () => stream.sendTrailers({ ...this.#trailers } as OutgoingHttpHeaders));
     stream.on('error', ignore);
+    // A server may want no more of a body (RFC 9113 section 8.1): Node waits for ever for what it has not sent of it.
+    stream.once('aborted', () => {
+      if (stream.readableEnded || stream.readableFlowing === null) setImmediate(() => stream.destroy());
+      else stream.once('end', () => stream.destroy());
+    });
     this.answer = new Promise((resolve, reject) => {
       let trailers: Fields = {};
+      let hasBegun = false;
       let hasEnded = false;
       stream.once('end', () => {
         hasEnded = true;
@@ -182,6 +188,7 @@ class H2Sending implements Sending {
         trailers = h2Trailers(headers);
       });
       stream.once('response', (headers, flags) => {
+        hasBegun = true;
         resolve({
           status: headers[':status'] ?? 0,
           headers: h2Fields(headers),
@@ -191,8 +198,12 @@ class H2Sending implements Sending {
           trailers: () => trailers,
         });
       });
-      stream.once('close', () => reject(failureOf(stream)));
+      stream.once('close', () => {
+        if (!hasBegun) reject(failureOf(stream));
+      });
     });
+    // Whoever has gone asks no more for it.
+    this.answer.catch(ignore);
   }
 
   onContinue(listener: () => void): void {
@@ -205,7 +216,8 @@ class H2Sending implements Sending {
   }
 
   abort(resetCode: number = NGHTTP2_CANCEL): void {
-    if (!this.body.destroyed) this.body.close(resetCode);
+    if (this.body.closed) this.body.destroy();
+    else this.body.close(resetCode);
   }
 }
 
