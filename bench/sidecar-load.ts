@@ -9,7 +9,7 @@ import {
 import { readCredentials } from './credentials.js';
 import type { Place } from './line.js';
 import type { LoadResult } from './load.js';
-import { headOf, send } from './sidecar-program.js';
+import { ANSWER_BODY_BYTES, headOf, send } from './sidecar-program.js';
 import { quantile } from './statistics.js';
 
 export type SidecarLoad =
@@ -19,13 +19,16 @@ export type SidecarLoad =
   | { readonly kind: 'transfer'; readonly direction: 'down' | 'up'; readonly durationMs: number }
   /** 200 bytes there and back on each of so many connections, again as soon as they are back. */
   | { readonly kind: 'ping'; readonly connections: number; readonly durationMs: number }
+  /** The same with requests in HTTP/1.1. */
+  | { readonly kind: 'requests'; readonly connections: number; readonly durationMs: number }
   /** Connections that have carried a word once and nothing since; they stay until the end. */
   | { readonly kind: 'hold'; readonly connections: number };
 
 const HANDSHAKES_AT_ONCE = 8;
 const TRANSFERS_AT_ONCE = 2;
 const TRANSFER_BYTES = 32 * 1024 * 1024;
-const PING_BYTES = 200;
+const PING = Buffer.alloc(200, 'm');
+const REQUEST = Buffer.from('GET /ping HTTP/1.1\r\nHost: sidecar.bench.test\r\nAccept: text/plain\r\n\r\n');
 
 /** The callers of one proxy. */
 export class Callers {
@@ -33,6 +36,8 @@ export class Callers {
   readonly #held: TLSSocket[] = [];
   /** Those of `ping`, which stay from one measurement to the next: their handshakes are no part of it. */
   readonly #pinging: TLSSocket[] = [];
+  /** Those of `requests`. */
+  readonly #asking: TLSSocket[] = [];
 
   static async of(place: Place, address: string): Promise<Callers> {
     const [host, port] = address.split(':');
@@ -59,7 +64,15 @@ export class Callers {
       case 'transfer':
         return await this.#repeat(TRANSFERS_AT_ONCE, load.durationMs, () => this.#transfer(load.direction));
       case 'ping':
-        return await this.#ping(load.connections, load.durationMs);
+        while (this.#pinging.length < load.connections) {
+          const socket = await this.#open();
+          await exchange(socket, headOf('echo'));
+          this.#pinging.push(socket);
+        }
+        return await this.#backAndForth(this.#pinging, load, (socket) => exchange(socket, PING));
+      case 'requests':
+        while (this.#asking.length < load.connections) this.#asking.push(await this.#open());
+        return await this.#backAndForth(this.#asking, load, ask);
       case 'hold': {
         const startedAt = performance.now();
         for (let opened = 0; opened < load.connections; opened++) {
@@ -73,7 +86,7 @@ export class Callers {
   }
 
   async stop(): Promise<void> {
-    for (const socket of [...this.#held, ...this.#pinging]) socket.destroy();
+    for (const socket of [...this.#held, ...this.#pinging, ...this.#asking]) socket.destroy();
   }
 
   async #open(): Promise<TLSSocket> {
@@ -96,18 +109,16 @@ export class Callers {
     return TRANSFER_BYTES;
   }
 
-  async #ping(connections: number, durationMs: number): Promise<LoadResult> {
-    while (this.#pinging.length < connections) {
-      const socket = await this.#open();
-      await exchange(socket, headOf('echo'));
-      this.#pinging.push(socket);
-    }
-    const free = this.#pinging.slice(0, connections);
-    const message = Buffer.alloc(PING_BYTES, 'm');
-    return await this.#repeat(connections, durationMs, async () => {
+  #backAndForth(
+    sockets: readonly TLSSocket[],
+    { connections, durationMs }: { readonly connections: number; readonly durationMs: number },
+    round: (socket: TLSSocket) => Promise<void>,
+  ): Promise<LoadResult> {
+    const free = sockets.slice(0, connections);
+    return this.#repeat(connections, durationMs, async () => {
       const socket = free.pop();
       if (!socket) throw new Error('every connection is in use');
-      await exchange(socket, message);
+      await round(socket);
       free.push(socket);
       return 1;
     });
@@ -140,6 +151,27 @@ async function exchange(socket: TLSSocket, message: Buffer): Promise<void> {
   const answer = received(socket, message.length);
   socket.write(message);
   await answer;
+}
+
+/** Resolves with the end of the answer: a proxy may add fields to its head. */
+function ask(socket: TLSSocket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let answer = '';
+    const settle = (error?: Error) => {
+      socket.off('data', take).off('close', gone);
+      if (error) reject(error);
+      else resolve();
+    };
+    const take = (piece: Buffer) => {
+      answer += piece.toString('latin1');
+      const bodyAt = answer.indexOf('\r\n\r\n') + 4;
+      if (bodyAt < 4 || answer.length < bodyAt + ANSWER_BODY_BYTES) return;
+      settle(answer.startsWith('HTTP/1.1 200 ') ? undefined : new Error(`the answer is ${answer.split('\r\n')[0]}`));
+    };
+    const gone = () => settle(new Error('the proxy closed the connection'));
+    socket.on('data', take).on('close', gone);
+    socket.write(REQUEST);
+  });
 }
 
 /** Resolves once so many bytes have come. Rejects when the connection ends before. */

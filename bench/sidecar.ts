@@ -1,4 +1,5 @@
 import { type Growth, type Measurement, measure, measureGrowth } from './harness.js';
+import type { Subject } from './line.js';
 import type { LoadResult } from './load.js';
 import { provide } from './provide.js';
 import { describe, environment, type Section, shown, table, writeReport } from './report.js';
@@ -56,8 +57,8 @@ interface Row {
 /** A proxy before a plain program, mutual TLS 1.3 outside; proxies in alternation, one process and one thread of work each. */
 export async function benchSidecar(options: SidecarBenchOptions): Promise<void> {
   const { quick, nodeFlags, onProgress } = options;
-  const rounds = options.rounds ?? (quick ? 3 : 7);
-  const durationMs = options.durationMs ?? (quick ? 600 : 2500);
+  const rounds = options.rounds ?? (quick ? 2 : 7);
+  const durationMs = options.durationMs ?? (quick ? 500 : 2500);
   const connections = options.connections ?? (quick ? 400 : 1000);
   const chosen = choose('peer', sidecarPeers, options.peers, ({ name }) => name);
   const { subjects, absent } = await provide(chosen, options.node, {
@@ -76,21 +77,29 @@ export async function benchSidecar(options: SidecarBenchOptions): Promise<void> 
     { kind: 'ping', connections: 1, durationMs },
     { kind: 'ping', connections: 64, durationMs },
   ];
-  const measurements: SidecarMeasurement[] = await measure({
-    subjects,
-    jobs,
-    durationMs,
-    rounds,
-    nodeFlags,
-    onProgress,
+  const settings = { durationMs, rounds, nodeFlags, onProgress };
+  const isOf = (layer: 4 | 7) => (subject: Subject) =>
+    present.some((entry) => entry.name === subject.name && entry.layer === layer);
+  const byBytes = subjects.filter(isOf(4));
+  const measurements: SidecarMeasurement[] = await measure({ ...settings, subjects: byBytes, jobs });
+  const requests: SidecarMeasurement[] = await measure({
+    ...settings,
+    // Ours on both layers: the difference is what it costs to be asked about each request.
+    subjects: subjects.filter((subject) => isOf(7)(subject) || subject.name === OWN),
+    jobs: [
+      { kind: 'requests', connections: 1, durationMs },
+      { kind: 'requests', connections: 64, durationMs },
+    ],
   });
   const idle: Growth[] = [];
-  for (const subject of subjects) {
+  for (const subject of byBytes) {
     onProgress(`${connections} connections through ${subject.name}`);
     const hold: SidecarLoad = { kind: 'hold', connections };
     idle.push(await measureGrowth({ subject, warmUp: hold, job: hold, durationMs: PATIENCE_MS, nodeFlags }));
   }
-  const rows = present.map((entry) => summarize(measurements, idle, connections, entry));
+  const rows = present
+    .filter(({ layer }) => layer === 4)
+    .map((entry) => summarize(measurements, idle, connections, entry));
   const sections = [
     {
       name: 'proxies',
@@ -101,6 +110,11 @@ export async function benchSidecar(options: SidecarBenchOptions): Promise<void> 
       name: 'ratios',
       markdown: `## Beside ${REFERENCE} in the same round\n\n${ratioTable(rows)}`,
       json: rows.map(({ proxy, ratios }) => ({ proxy, ratios })),
+    },
+    {
+      name: 'requests',
+      markdown: `## Requests in HTTP/1.1\n\n${requestTable(present, requests)}`,
+      json: { measurements: requests },
     },
     verdict(rows),
   ];
@@ -192,6 +206,32 @@ function ratioTable(rows: readonly Row[]): string {
   return table(
     ['proxy', ...Object.values(metrics).map(({ name }) => name)],
     rows.map(({ proxy, ratios }) => [proxy, ...Object.keys(metrics).map((key) => shown(ratios[key as MetricName], 2))]),
+  );
+}
+
+function requestTable(entries: readonly SidecarEntry[], all: readonly SidecarMeasurement[]): string {
+  const over = (proxy: string, connections: number, value: (one: SidecarMeasurement) => number) =>
+    spread(
+      all
+        .filter(({ subject, job }) => subject === proxy && job.kind === 'requests' && job.connections === connections)
+        .map(value),
+    );
+  const cpu = (one: SidecarMeasurement) => cpuUs(one) / one.result.count;
+  const p99 = ({ result }: SidecarMeasurement) => result.p99Ms ?? Number.NaN;
+  return table(
+    ['proxy', 'asked about each', 'CPU µs, 1', '64', 'p99 ms, 1', '64', 'requests/s, 64'],
+    entries
+      .filter(({ name }) => all.some(({ subject }) => subject === name))
+      .map(({ name, layer }) => [
+        name,
+        layer === 4 ? 'connection' : 'request',
+        shown(over(name, 1, cpu), 1),
+        shown(over(name, 64, cpu), 1),
+        shown(over(name, 1, p99), 2),
+        shown(over(name, 64, p99), 2),
+        shown(over(name, 64, ({ result }) => result.count / result.seconds)),
+      ]),
+    2,
   );
 }
 

@@ -18,8 +18,18 @@ import {
   rstStream,
   settings,
 } from '../support/h2-frames.js';
+import { randomNumbers } from '../support/random.js';
 import type { Conversation } from '../support/sidecar/conversation.js';
-import { ask, EVERYTHING, h2Caller, type Mirrored, mirror, rawCaller, say } from '../support/sidecar/http.js';
+import {
+  type Asking,
+  ask,
+  EVERYTHING,
+  h2Caller,
+  type Mirrored,
+  mirror,
+  rawCaller,
+  say,
+} from '../support/sidecar/http.js';
 import { idOf, type SidecarWorld, type Started, sidecarWorld } from '../support/sidecar/world.js';
 
 interface Stronghold extends AsyncDisposable {
@@ -236,6 +246,81 @@ describe('requests with two readings (T50)', () => {
     assert.equal(hosts.status, 400);
     const names = target.headers.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase());
     assert.deepEqual(names.sort(), ['connection', 'host', 'x-sallyport-peer']);
+  });
+});
+
+describe('requests that were mutated at random', () => {
+  const requests = [
+    'GET /v1/a?x=1 HTTP/1.1\r\nhost: x\r\nx-sallyport-peer: forged\r\nconnection: close\r\n\r\n',
+    'POST /v1 HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\nx_sallyport_peer: forged\r\n\r\nhelloGET /v1/../x HTTP/1.1\r\nhost: x\r\n\r\n',
+    'POST /v1 HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sallyport-peer: forged\r\n\r\n',
+    'GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nabc',
+  ];
+  const pieces = [
+    '\r\n',
+    '\n',
+    '\r',
+    '\0',
+    ' ',
+    '\t',
+    ':',
+    ';',
+    '%2e',
+    '..',
+    '//',
+    ',',
+    '\x80',
+    'CONNECT ',
+    'http://y/',
+    '0\r\n\r\n',
+  ].concat(
+    ['content-length: 0', 'transfer-encoding: chunked', 'x-sallyport-peer: forged', 'connection: x-sallyport-peer'].map(
+      (line) => `${line}\r\n`,
+    ),
+  );
+
+  function mutated(below: (end: number) => number): string {
+    let text = requests[below(requests.length)] ?? '';
+    for (let i = below(4); i >= 0; i--) {
+      const at = below(text.length);
+      const piece = pieces[below(pieces.length)] ?? '';
+      text = text.slice(0, at) + (below(3) > 0 ? piece : '') + text.slice(at + below(2) * (1 + below(5)));
+    }
+    return text;
+  }
+
+  it('reach the program with one identity and a path of one spelling, or not at all', async () => {
+    const limits = {
+      headersTimeoutMs: 300,
+      bodyTimeoutMs: 100,
+      requestIdleTimeoutMs: 300,
+      maxConnectionsPerPeer: 1000,
+    };
+    await using target = await stronghold(EVERYTHING, limits);
+    const below = randomNumbers(20261122);
+
+    for (let round = 0; round < 15; round++) {
+      const texts = Array.from({ length: 20 }, () => mutated(below));
+      await Promise.all(
+        texts.map(async (text) => {
+          using web = await rawCaller(target.world, target.door);
+          web.socket.write(text, 'latin1');
+          await Promise.race([over(web), new Promise((resolve) => setTimeout(resolve, 50))]);
+        }),
+      );
+    }
+
+    const { heard, headers, world, door } = target;
+    const peers = headers.filter((_, i) => i % 2 === 1 && /^x[-_]sallyport[-_]peer$/i.test(headers[i - 1] ?? ''));
+    assert.ok(heard.length > 20, 'nearly all were refused: they prove little');
+    assert.equal(peers.length, heard.length);
+    assert.deepEqual(new Set(peers), new Set([idOf('web')]));
+    assert.deepEqual(
+      heard.filter((one) => /\.\.|\/\/|%2e|;|http:/i.test(one.split('?')[0] ?? '')),
+      [],
+    );
+    assert.equal((await ask(world, door)).status, 200);
+    await eventually(() => assert.equal(door.sidecar.connections.inbound, 0));
   });
 });
 
@@ -511,7 +596,7 @@ describe('callers that want to exhaust the sidecar (HTTP)', () => {
     assert.deepEqual(target.heard, []);
   });
 
-  it('T25 requests over the cap are a 503, and later ones are served', async () => {
+  it('T25 requests over the cap of one caller are a 429, over that of all a 503, and later ones are served', async () => {
     await using world = sidecarWorld();
     const held: { end(): void }[] = [];
     const app = createServer((_request, response) => held.push(response));
@@ -519,26 +604,54 @@ describe('callers that want to exhaust the sidecar (HTTP)', () => {
     await once(app, 'listening');
     const door = await world.start({
       inbound: { target: `127.0.0.1:${(app.address() as AddressInfo).port}`, protocol: 'http' },
-      authorize: EVERYTHING,
-      limits: { maxRequests: 3 },
+      authorize: ALSO_GUEST,
+      limits: { maxRequests: 4, maxRequestsPerPeer: 3 },
     });
     using web = await h2Caller(world, door);
+    using guest = await h2Caller(world, door, 'guest');
     const calls = [web.ask(), web.ask(), web.ask()];
     await eventually(() => assert.equal(held.length, 3));
 
-    const over = await web.ask();
+    const ofOne = await web.ask();
+    calls.push(guest.ask());
+    await eventually(() => assert.equal(held.length, 4));
+    const ofAll = await guest.ask();
     for (const response of held) response.end();
     const statuses = (await Promise.all(calls)).map(({ status }) => status);
+    const after = web.ask();
+    await eventually(() => assert.equal(held.length, 5));
+    held.at(-1)?.end();
 
-    assert.equal(over.status, 503);
-    assert.deepEqual(statuses, [200, 200, 200]);
+    assert.deepEqual([ofOne.status, ofAll.status, (await after).status], [429, 503, 200]);
+    assert.deepEqual(statuses, [200, 200, 200, 200]);
     assert.deepEqual(
       door.events('call-rejected').map(({ status }) => status),
-      ['RESOURCE_EXHAUSTED'],
+      ['RESOURCE_EXHAUSTED', 'RESOURCE_EXHAUSTED'],
     );
     await world[Symbol.asyncDispose]();
     app.closeAllConnections();
     app.close();
+  });
+
+  it('refusals, and answers without a body, are no abuse, however many there are', async () => {
+    await using target = await stronghold([allow({ from: idOf('web'), to: ['HEAD /', 'GET /v1'] })]);
+    using web = await h2Caller(target.world, target.door);
+    const statuses = new Map<number, number>();
+    const count = async (asking: Asking): Promise<void> => {
+      const { status } = await web.ask(asking);
+      statuses.set(status, (statuses.get(status) ?? 0) + 1);
+    };
+
+    for (let i = 0; i < 40; i++) {
+      await Promise.all([
+        ...Array.from({ length: 20 }, () => count({ path: '/denied', method: 'POST', body: 'x' })),
+        ...Array.from({ length: 20 }, () => count({ method: 'HEAD' })),
+      ]);
+    }
+
+    assert.deepEqual(Object.fromEntries(statuses), { 200: 800, 403: 800 });
+    assert.equal((await web.ask({ path: '/v1' })).status, 200);
+    assert.deepEqual(target.door.events('connection-closed-by-policy'), []);
   });
 
   it('T25 a pipeline without end is cut', async () => {

@@ -14,8 +14,11 @@ export class DirectReader {
   /** Gets the bytes, which are its own until it returns and not longer; false: no more until the socket is resumed. */
   take: ((bytes: Buffer) => boolean) | undefined;
 
-  readonly onread: OnReadOpts = {
-    buffer: arena,
-    callback: (length) => this.take?.(arena.subarray(0, length)) ?? false,
-  };
+  readonly onread: OnReadOpts;
+
+  /** Reads at most so many bytes at once, and never more than 256 KiB. */
+  constructor(maxBytes: number) {
+    const buffer = arena.subarray(0, maxBytes);
+    this.onread = { buffer, callback: (length) => this.take?.(buffer.subarray(0, length)) ?? false };
+  }
 }

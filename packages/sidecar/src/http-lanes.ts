@@ -73,6 +73,8 @@ export class HttpLanes {
   readonly #context: HttpLanesContext;
   readonly #lanes: readonly ServerLane[];
   readonly #running = new Set<Running>();
+  /** How many of them are of each identity. */
+  readonly #perPeer = new Map<string, number>();
 
   constructor(options: HttpLanesOptions, context: HttpLanesContext) {
     this.#options = options;
@@ -163,13 +165,27 @@ export class HttpLanes {
       passTrailers: withoutClaims,
     });
     const running = { relay, identity, asked: admission.asked };
-    this.#running.add(running);
+    this.#begin(running);
     void relay.done.then(({ failure }) => {
-      this.#running.delete(running);
+      this.#end(running);
       if (failure === undefined) this.counts.answered++;
       else if (failure === 'gone' || failure === 'cut') this.counts.abandoned++;
       else this.counts.failed++;
     });
+  }
+
+  #begin(running: Running): void {
+    const { id } = running.identity;
+    this.#running.add(running);
+    this.#perPeer.set(id, (this.#perPeer.get(id) ?? 0) + 1);
+  }
+
+  #end(running: Running): void {
+    const { id } = running.identity;
+    this.#running.delete(running);
+    const left = (this.#perPeer.get(id) ?? 1) - 1;
+    if (left > 0) this.#perPeer.set(id, left);
+    else this.#perPeer.delete(id);
   }
 
   #admit(incoming: Incoming, identity: PeerIdentity): Admission {
@@ -177,7 +193,9 @@ export class HttpLanes {
     let admission: Admission;
     try {
       admission = admit(incoming, identity.id);
-      if (this.#running.size >= this.#options.limits.maxRequests) throw tooManyRequests();
+      const { maxRequests, maxRequestsPerPeer } = this.#options.limits;
+      if (this.#running.size >= maxRequests) throw tooManyRequests(503);
+      if ((this.#perPeer.get(identity.id) ?? 0) >= maxRequestsPerPeer) throw tooManyRequests(429);
     } catch (error) {
       if (error instanceof Refusal) this.#tellRefusal(identity, incoming.method, error);
       throw error;
@@ -222,7 +240,8 @@ function denied(): Refusal {
   return new Refusal({ status: 403, code: 'denied', title: 'No rule allows this caller what it asks for' });
 }
 
-function tooManyRequests(): Refusal {
+/** 503: of all callers; 429: of this one (RFC 6585 section 4). */
+function tooManyRequests(status: 503 | 429): Refusal {
   const grpcStatus = Status.RESOURCE_EXHAUSTED;
-  return new Refusal({ status: 503, code: 'too-many-requests', title: 'Too many requests are under way', grpcStatus });
+  return new Refusal({ status, code: 'too-many-requests', title: 'Too many requests are under way', grpcStatus });
 }

@@ -170,6 +170,8 @@ export interface SidecarLimits {
   readonly maxHeaders?: number;
   /** Requests of others to the program under way at once. Default 1,000. */
   readonly maxRequests?: number;
+  /** The same of one identity. Default 250. */
+  readonly maxRequestsPerPeer?: number;
   /** Requests under way on one connection. Default 100. */
   readonly maxRequestsPerConnection?: number;
   /** Bytes that may wait for a slow reader, in each direction of a connection. Default 256 KiB. */
@@ -315,6 +317,7 @@ const limits = z.strictObject({
   maxHeaderBytes: limit({ min: KIB, max: 1024 * KIB }).default(16 * KIB),
   maxHeaders: limit().default(100),
   maxRequests: limit().default(1000),
+  maxRequestsPerPeer: limit().default(250),
   maxRequestsPerConnection: limit().default(100),
   maxBufferedBytes: limit({ min: MIN_BUFFERED_BYTES, max: 64 * KIB * KIB }).default(256 * KIB),
   handshakeTimeoutMs: durationMs().default(5000),

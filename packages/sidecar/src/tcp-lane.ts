@@ -96,7 +96,7 @@ class Tunnel implements LaneConnection {
     const caller = this.#socket;
     const { guard, identity, addresses } = this.#peer;
     caller.setTimeout(limits.idleTimeoutMs, () => this.cut());
-    const reader = new DirectReader();
+    const reader = new DirectReader(limits.maxBufferedBytes);
     this.#connecting = new AbortController();
     let local: Socket;
     try {

@@ -185,6 +185,17 @@ describe('bodies through the sidecar (HTTP)', () => {
     await eventually(() => assert.match(web.text(), /^HTTP\/1\.1 100 Continue\r\n\r\n$/));
     web.socket.write('body');
     await eventually(() => assert.match(web.text(), /"body":"body"/));
+    using h2 = await h2Caller(world, door);
+    const stream = h2.session.request(
+      { ':method': 'POST', ':path': '/yes', ':authority': 'x', expect: '100-continue' },
+      { endStream: false },
+    );
+    await once(stream, 'continue');
+    const answered = once(stream, 'response');
+    stream.end('body');
+    const [byH2] = await answered;
+    stream.close();
+    assert.equal(byH2[':status'], 200);
     const refused = await say(world, door, head('/no'));
     const denied = await say(world, door, head('/a;b'));
 

@@ -26,7 +26,9 @@ function begin(_request: IncomingMessage, response: ServerResponse): void {
 }
 
 function open(world: SidecarWorld, target: string, limits: SidecarLimits = {}): Promise<Started> {
-  return world.start({ inbound: { target, protocol: 'http' }, authorize: EVERYTHING, limits });
+  // Looks of its own would be among the connections that are counted.
+  const check = { intervalMs: 60_000 };
+  return world.start({ inbound: { target, protocol: 'http', check }, authorize: EVERYTHING, limits });
 }
 
 describe('requests under way (HTTP)', () => {
@@ -145,10 +147,25 @@ describe('connections to the program (HTTP)', () => {
       for (let i = 0; i < 5; i++) assert.equal((await web.ask()).status, 200);
 
       assert.equal(app.accepted, before + 1);
-      await eventually(() => assert.equal(app.connections.size, 0), 5000);
+      await eventually(() => assert.equal(app.connections.size, 0));
       assert.equal((await web.ask()).status, 200);
     }
-    await eventually(() => assert.equal(app.connections.size, 0), 500);
+    await eventually(() => assert.equal(app.connections.size, 0));
+  });
+
+  it('that are kept do not hurry the next answer', async () => {
+    await using app = await webProgram((request, response) => {
+      setTimeout(() => response.end('done'), request.url === '/slow' ? 1500 : 0);
+    });
+    await using world = sidecarWorld();
+    const door = await open(world, app.address);
+    using web = await h2Caller(world, door);
+
+    await web.ask();
+    const slow = await web.ask({ path: '/slow' });
+
+    assert.equal(String(slow.body), 'done');
+    assert.equal(app.accepted, 2, 'the one that looked whether it is there, and one for both requests');
   });
 
   it('that the program ends between two requests do no harm', async () => {

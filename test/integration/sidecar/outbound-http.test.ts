@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import type { Writable } from 'node:stream';
+import { type Endpoint, registry } from '@sallyport/core';
 import { eventually } from '../../support/eventually.js';
 import { freePort } from '../../support/free-port.js';
+import { instanceOf } from '../../support/instance.js';
+import { contextOf } from '../../support/registry-context.js';
 import { ask } from '../../support/sidecar/ask.js';
 import { localCaller } from '../../support/sidecar/conversation.js';
-import { type Handler, httpsServer } from '../../support/sidecar/https-server.js';
+import { type Handler, type HttpsServer, httpsServer } from '../../support/sidecar/https-server.js';
 import { idOf, leavesNothingOpen, type SidecarWorld, type Started, sidecarWorld } from '../../support/sidecar/world.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
@@ -28,12 +32,23 @@ const mirror: Handler = (request, response) => {
   });
 };
 
+/** An answer that goes on. */
+function begin(response: Parameters<Handler>[1], text = '…'): void {
+  response.writeHead(200);
+  (response as Writable).write(text);
+}
+
 async function webOf(world: SidecarWorld, addresses: readonly string[], listen = '127.0.0.1:0'): Promise<Started> {
   return world.start({
     name: 'web',
     outbound: { listen },
     upstreams: { billing: { protocol: 'http', addresses, identity: idOf('billing') } },
   });
+}
+
+function endpointOf({ address }: HttpsServer): Endpoint {
+  const [host = '', port] = address.split(':');
+  return { host, port: Number(port) };
 }
 
 function doorOf({ sidecar }: Started): string {
@@ -237,5 +252,129 @@ describe('the servers of an upstream by its name', () => {
 
     assert.equal((await ask('h2', doorOf(web))).status, 200);
     assert.equal(billing.accepted, 2);
+  });
+
+  it('are found in the registry by the name of their service, and left when they are no more', async () => {
+    await using world = sidecarWorld();
+    await using one = await httpsServer(world, mirror);
+    await using two = await httpsServer(world, mirror);
+    const shared = registry.memory();
+    const listing = await shared.open(contextOf('billing'));
+    await listing.register(instanceOf('billing', { id: 'billing-one', endpoints: [endpointOf(one)] }));
+    await listing.register(instanceOf('billing', { id: 'billing-two', endpoints: [endpointOf(two)] }));
+    const web = await world.start({
+      name: 'web',
+      registry: shared,
+      outbound: { listen: '127.0.0.1:0' },
+      upstreams: { billing: { protocol: 'http', service: 'billing' } },
+    });
+    for (let i = 0; i < 20; i++) assert.equal((await ask('h2', doorOf(web))).status, 200);
+    assert.ok(one.requests > 0 && two.requests > 0, `${one.requests} and ${two.requests}`);
+
+    await listing.deregister('billing-one');
+
+    await eventually(() => assert.equal(one.sockets.size, 0));
+    const before = one.requests;
+    for (let i = 0; i < 5; i++) assert.equal((await ask('h2', doorOf(web))).status, 200);
+    assert.equal(one.requests, before);
+    await listing.close();
+  });
+
+  it('get no more requests at once than the limit: 503', async () => {
+    await using world = sidecarWorld();
+    await using billing = await httpsServer(world, (_request, response) => begin(response));
+    const web = await world.start({
+      name: 'web',
+      outbound: { listen: '127.0.0.1:0' },
+      upstreams: { billing: { protocol: 'http', addresses: [billing.address], identity: idOf('billing') } },
+      limits: { maxUpstreamRequests: 2 },
+    });
+    using one = await localCaller(doorOf(web));
+    using two = await localCaller(doorOf(web));
+    for (const local of [one, two]) local.socket.write('GET / HTTP/1.1\r\nHost: billing\r\n\r\n');
+    await eventually(() => assert.ok(one.text().includes('200 OK') && two.text().includes('200 OK')));
+
+    assert.equal((await ask('h1', doorOf(web))).status, 503);
+
+    one.socket.destroy();
+    await eventually(async () => assert.equal(billing.requests, 2));
+    await eventually(async () => {
+      using three = await localCaller(doorOf(web));
+      three.socket.write('GET / HTTP/1.1\r\nHost: billing\r\n\r\n');
+      await eventually(() => assert.match(three.text(), /^HTTP\/1\.1 200/), 500);
+    });
+  });
+
+  it('hear that the program has gone, and it hears that they have broken off', async () => {
+    await using world = sidecarWorld();
+    const gone: string[] = [];
+    let hangUp = () => {};
+    await using billing = await httpsServer(world, (_request, response) => {
+      begin(response, 'half');
+      response.on('close', () => gone.push('gone'));
+      hangUp = () => ('stream' in response ? response.stream.close(2) : response.destroy());
+    });
+    const web = await webOf(world, [billing.address]);
+
+    using leaves = await localCaller(doorOf(web));
+    leaves.socket.write('GET / HTTP/1.1\r\nHost: billing\r\n\r\n');
+    await eventually(() => assert.match(leaves.text(), /half/));
+    leaves.reset();
+    await eventually(() => assert.deepEqual(gone, ['gone']));
+
+    using stays = await localCaller(doorOf(web));
+    stays.socket.write('GET / HTTP/1.1\r\nHost: billing\r\n\r\n');
+    await eventually(() => assert.match(stays.text(), /half/));
+    hangUp();
+    await stays.closed;
+    assert.ok(!stays.text().endsWith('0\r\n\r\n') && !stays.log.includes('end'), stays.log.join());
+  });
+
+  it('keep what is under way when the own certificate is rotated', async () => {
+    await using world = sidecarWorld();
+    let finish = () => {};
+    await using billing = await httpsServer(world, (_request, response) => {
+      begin(response, 'first ');
+      finish = () => response.end('last');
+    });
+    const web = await webOf(world, [billing.address]);
+    using local = await localCaller(doorOf(web));
+    local.socket.write('GET / HTTP/1.1\r\nHost: billing\r\nConnection: close\r\n\r\n');
+    await eventually(() => assert.match(local.text(), /first/));
+
+    web.source.rotate(world.issue('web'));
+    finish();
+    await local.ended;
+
+    assert.match(local.text(), /last/);
+    await eventually(() => assert.equal(billing.sockets.size, 0));
+  });
+
+  it('answer what is under way when the sidecar stops, and nothing that comes later', async () => {
+    await using world = sidecarWorld();
+    let finish = () => {};
+    await using billing = await httpsServer(world, (_request, response) => {
+      finish = () => response.end('last');
+    });
+    const web = await world.start({
+      name: 'web',
+      outbound: { listen: '127.0.0.1:0' },
+      upstreams: { billing: { protocol: 'http', addresses: [billing.address], identity: idOf('billing') } },
+      drain: { spreadMs: 1, graceMs: 20_000 },
+    });
+    const door = doorOf(web);
+    const answer = ask('h1', door);
+    await eventually(() => assert.equal(billing.requests, 1));
+
+    const stopped = web.sidecar.stop();
+    await eventually(async () => {
+      using late = await localCaller(door);
+      assert.ok(late.log.includes('ECONNREFUSED'), late.log.join());
+    });
+    finish();
+
+    assert.equal((await answer).text, 'last');
+    await stopped;
+    await eventually(() => assert.equal(billing.sockets.size, 0));
   });
 });

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { registry } from '@sallyport/core';
 import { createAuthority } from '@sallyport/pki';
 import { readSidecarConfig, type SidecarOptions } from '@sallyport/sidecar';
 import { type Outcome, runCli } from '../../support/cli.js';
+import { root } from '../../support/repository.js';
 import { type TemporaryFolder, temporaryFolder } from '../../support/temporary-folder.js';
 import { svidOf, WorkloadApiServer } from '../../support/workload-api-server.js';
 
@@ -165,6 +168,49 @@ describe('sallyport sidecar', () => {
     assert.match(flag.error, /unknown option/);
     assert.deepEqual(found(variable), ['high option-unknown MICRO_PROXY_UNSAFE_TARGET']);
   });
+});
+
+describe('the page about the configuration of a sidecar', () => {
+  const page = readFileSync(join(root, 'docs/sidecar-configuration.md'), 'utf8');
+  const block = (language: string) => new RegExp(`\`\`\`${language}\n(.*?)\n\`\`\``, 's').exec(page)?.[1] ?? '';
+
+  it('explains every flag', async () => {
+    const { out } = await runCli(['sidecar', '--help']);
+    const flags = [...out.matchAll(/^ {2}(?:-\w, )?(--[a-z-]+) </gm)].map(([, flag = '']) =>
+      flag.replaceAll(/(?<=\w)-/g, '_'),
+    );
+
+    assert.ok(flags.length > 15, out);
+    assert.deepEqual(
+      flags.filter((flag) => !page.includes(`\`${flag}\``)),
+      [],
+    );
+  });
+
+  it('shows a command with which nothing is wrong but that its files are not here', async () => {
+    const command = block('sh').replaceAll(/\\\n/g, '').split(/\s+/).slice(1);
+
+    const outcome = await runCli([...command, 'check']);
+
+    const wrong = found(outcome).map((line) => line.split(' ')[1]);
+    assert.deepEqual([...new Set(wrong)], ['tls-file-unreadable'], outcome.error);
+  });
+
+  it('shows a file that can be read', async () => {
+    using folder = temporaryFolder();
+    const file = folder.write('sidecar.yaml', block('yaml'));
+    const made = registry.memory();
+
+    const { options, violations } = await readSidecarConfig({ file, registries: { consul: () => made } });
+
+    assert.deepEqual(violations, []);
+    assert.deepEqual(parsedKeys(options), [...block('yaml').matchAll(/^(\w+):/gm)].map(([, key]) => key).sort());
+  });
+
+  /** `version` and `update` are the file's own. */
+  function parsedKeys(options: SidecarOptions | undefined): string[] {
+    return [...Object.keys(options ?? {}), 'version', 'update'].sort();
+  }
 });
 
 describe('the identity of a sidecar', () => {

@@ -44,9 +44,10 @@ const CLAIM = new RegExp(
   ].join('|')})$`,
 );
 
-/** RFC 9110 section 7.6.1: they belong to one connection, and so does whatever `Connection` names. */
+/** RFC 9110 section 7.6.1: they belong to one connection, and so does whatever `Connection` names. RFC 7540 section 3.2.1 has one more. */
 const HOP_BY_HOP = new Set([
   'connection',
+  'http2-settings',
   'keep-alive',
   'proxy-connection',
   'te',

@@ -2,11 +2,31 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { isHopByHop, namedByConnection } from '@sallyport/core/spi';
 import type { Fields } from './message.js';
 
+/** They frame a message, route it or say who sends it: after the body it is too late for that (RFC 9110 section 6.5.1). */
+const NEVER_TRAILERS = new Set([
+  'host',
+  'authorization',
+  'cookie',
+  'content-length',
+  'content-type',
+  'content-encoding',
+  'content-range',
+]);
+
 /**
- * The headers of an answer, or trailers, as they came (names and values in turn): by lower-case name, lists joined (RFC 9110 section
- * 5.3), those of one connection left out. Throws MalformedRequest where `Connection` names what it must not.
+ * The headers of an answer as they came (names and values in turn): by lower-case name, lists joined (RFC 9110 section 5.3), those of
+ * one connection left out. Throws MalformedRequest where `Connection` names what it must not.
  */
-export function fieldsOf(raw: readonly string[]): Record<string, string | string[]> {
+export function fieldsOf(raw: readonly string[]): Fields {
+  return endToEnd(joined(raw));
+}
+
+/** Trailers as they came, without those that nobody may send. Never throws: `Connection` names nothing there. */
+export function trailersOf(raw: readonly string[]): Fields {
+  return allowedTrailers(joined(raw));
+}
+
+function joined(raw: readonly string[]): Fields {
   const fields: Record<string, string | string[]> = Object.create(null);
   for (let i = 0; i < raw.length; i += 2) {
     const name = (raw[i] as string).toLowerCase();
@@ -16,16 +36,33 @@ export function fieldsOf(raw: readonly string[]): Record<string, string | string
     if (name === 'set-cookie') fields[name] = [...(before ?? []), value];
     else fields[name] = before === undefined ? value : `${before}, ${value}`;
   }
-  return endToEnd(fields);
+  return fields;
 }
 
-/** The same of what Node has read by HTTP/2. */
+/** The headers of an answer that Node has read by HTTP/2. */
 export function h2Fields(headers: IncomingHttpHeaders): Fields {
+  return endToEnd(withoutPseudo(headers));
+}
+
+/** Trailers that Node has read by HTTP/2, without those that nobody may send. */
+export function h2Trailers(trailers: IncomingHttpHeaders): Fields {
+  return allowedTrailers(withoutPseudo(trailers));
+}
+
+function withoutPseudo(headers: IncomingHttpHeaders): Fields {
   const fields: Record<string, string | readonly string[]> = Object.create(null);
   for (const [name, value] of Object.entries(headers)) {
     if (value !== undefined && name.charCodeAt(0) !== 0x3a /* : */) fields[name] = value;
   }
-  return endToEnd(fields);
+  return fields;
+}
+
+function allowedTrailers(fields: Fields): Fields {
+  const kept: Record<string, string | readonly string[]> = Object.create(null);
+  for (const name in fields) {
+    if (!isHopByHop(name) && !NEVER_TRAILERS.has(name)) kept[name] = fields[name] as string;
+  }
+  return kept;
 }
 
 /**

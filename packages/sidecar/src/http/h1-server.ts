@@ -9,7 +9,7 @@ import {
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type Clock, systemClock, type Timer } from '@sallyport/core/spi';
-import { fieldsOf, h1Fields } from './fields.js';
+import { h1Fields, trailersOf } from './fields.js';
 import type { Incoming } from './incoming.js';
 import type { AnswerHead, Fields } from './message.js';
 import { answerTo, Refusal } from './refusal.js';
@@ -256,7 +256,7 @@ class H1Incoming implements Incoming {
   }
 
   trailers(): Fields {
-    return fieldsOf(this.body.rawTrailers);
+    return trailersOf(this.body.rawTrailers);
   }
 
   sendContinue(): void {

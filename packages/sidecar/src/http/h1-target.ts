@@ -7,7 +7,7 @@ import {
 } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
-import { fieldsOf, h1Fields } from './fields.js';
+import { fieldsOf, h1Fields, trailersOf } from './fields.js';
 import type { Fields, RequestHead } from './message.js';
 import {
   type Answer,
@@ -247,7 +247,7 @@ function answerOf(response: IncomingMessage, method: string): Omit<Answer, 'fail
     headers,
     hasBody: !isEmpty,
     body: response as Readable,
-    trailers: () => fieldsOf(response.rawTrailers),
+    trailers: () => trailersOf(response.rawTrailers),
   };
 }
 

@@ -10,7 +10,7 @@ import {
 import type { Socket } from 'node:net';
 import { systemClock, type Timer } from '@sallyport/core/spi';
 import { CONNECTION_WINDOW_BYTES } from './connection-window.js';
-import { h2Fields } from './fields.js';
+import { h2Trailers } from './fields.js';
 import type { Incoming } from './incoming.js';
 import type { AnswerHead, Fields } from './message.js';
 import { answerTo, Refusal } from './refusal.js';
@@ -57,6 +57,8 @@ export class H2Server implements HttpServer {
 
   accept(socket: Socket, handler: RequestHandler): HttpConnection {
     this.#session = undefined;
+    // Node waits for the end of the socket, which would never come where the other side has ended its direction alone.
+    socket.allowHalfOpen = false;
     this.#server.emit('connection', socket);
     // The server tells of the session before it returns.
     const session = this.#session as ServerHttp2Session | undefined;
@@ -176,7 +178,7 @@ class H2Incoming implements Incoming {
     this.headers = headers;
     this.expectsContinue = expectsContinue;
     stream.once('trailers', (trailers) => {
-      this.#requestTrailers = h2Fields(trailers);
+      this.#requestTrailers = h2Trailers(trailers);
     });
     stream.once('wantTrailers', () => stream.sendTrailers({ ...this.#answerTrailers } as OutgoingHttpHeaders));
     stopReadingAfter(stream);

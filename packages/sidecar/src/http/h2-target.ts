@@ -9,7 +9,7 @@ import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { TLSSocket } from 'node:tls';
 import { CONNECTION_WINDOW_BYTES } from './connection-window.js';
-import { h2Fields } from './fields.js';
+import { h2Fields, h2Trailers } from './fields.js';
 import type { Fields, RequestHead } from './message.js';
 import {
   type Answer,
@@ -101,6 +101,8 @@ class Connection {
 
   constructor(socket: Socket, { maxHeaderBytes, maxBufferedBytes, keepMs }: TargetLimits, onClose: () => void) {
     this.#scheme = socket instanceof TLSSocket ? 'https' : 'http';
+    // Node waits for the end of the socket, which would never come where the other side has ended its direction alone.
+    socket.allowHalfOpen = false;
     // The address names nobody: the connection is there, and each request has an authority of its own.
     this.#session = connectHttp2('http://sallyport.internal', {
       createConnection: () => socket,
@@ -170,16 +172,23 @@ class H2Sending implements Sending {
     this.body = stream;
     stream.once('wantTrailers', () => stream.sendTrailers({ ...this.#trailers } as OutgoingHttpHeaders));
     stream.on('error', ignore);
+    // A server may want no more of a body (RFC 9113 section 8.1): Node waits for ever for what it has not sent of it.
+    stream.once('aborted', () => {
+      if (stream.readableEnded || stream.readableFlowing === null) setImmediate(() => stream.destroy());
+      else stream.once('end', () => stream.destroy());
+    });
     this.answer = new Promise((resolve, reject) => {
       let trailers: Fields = {};
+      let hasBegun = false;
       let hasEnded = false;
       stream.once('end', () => {
         hasEnded = true;
       });
       stream.once('trailers', (headers) => {
-        trailers = h2Fields(headers);
+        trailers = h2Trailers(headers);
       });
       stream.once('response', (headers, flags) => {
+        hasBegun = true;
         resolve({
           status: headers[':status'] ?? 0,
           headers: h2Fields(headers),
@@ -189,8 +198,12 @@ class H2Sending implements Sending {
           trailers: () => trailers,
         });
       });
-      stream.once('close', () => reject(failureOf(stream)));
+      stream.once('close', () => {
+        if (!hasBegun) reject(failureOf(stream));
+      });
     });
+    // Whoever has gone asks no more for it.
+    this.answer.catch(ignore);
   }
 
   onContinue(listener: () => void): void {
@@ -203,7 +216,8 @@ class H2Sending implements Sending {
   }
 
   abort(resetCode: number = NGHTTP2_CANCEL): void {
-    if (!this.body.destroyed) this.body.close(resetCode);
+    if (this.body.closed) this.body.destroy();
+    else this.body.close(resetCode);
   }
 }
 

@@ -1,0 +1,3 @@
+import { haproxy } from './haproxy.js';
+
+export const peer = haproxy('http');

@@ -1,0 +1,3 @@
+import { sallyport } from './sallyport.js';
+
+export const peer = sallyport('http', 'GET /ping');
