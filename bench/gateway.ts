@@ -131,7 +131,9 @@ async function benchLatency(subjects: readonly Subject[], settings: Settings) {
   const rounds = Math.round((settings.rounds * settings.durationMs) / durationMs);
   const jobs: GatewayLoad[] = [{ kind: 'paced', perSecond: PACE, durationMs }];
   const direct: Subject = { ...ours, name: DIRECT, roles: ['orders', 'web'] };
-  const own = { ...settings, durationMs, rounds };
+  // Short rounds alone would measure code that is still being compiled.
+  const warmUp: GatewayLoad[] = [{ kind: 'busy', durationMs: settings.durationMs }];
+  const own = { ...settings, durationMs, rounds, warmUp };
   const measurements: GatewayMeasurement[] = await measure({ ...own, subjects: [direct, ours], jobs });
   const without = measurements.filter(({ subject }) => subject === DIRECT);
   const through = measurements.filter(({ subject }) => subject === OURS);
