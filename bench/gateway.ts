@@ -15,6 +15,11 @@ export type GatewayBenchOptions = Pick<
 
 /** Requests a second at which the latency is measured that a gateway adds. */
 const PACE = 2000;
+/**
+ * Of each round at that pace: many short ones. A shared machine stands still for some 10 ms every now and then, and whatever is under
+ * way waits; that spoils the p99 of the round it happens in, and must not decide about all of them.
+ */
+const PACED_MS = 300;
 const OURS = 'sallyport';
 const AIMS = { cpuUs: 40, ratio: 3, addedP99Ms: 2 } as const;
 
@@ -122,10 +127,14 @@ function summarize(all: readonly GatewayMeasurement[], { name, asks, behind, com
 async function benchLatency(subjects: readonly Subject[], settings: Settings) {
   const ours = subjects.find(({ name }) => name === OURS);
   if (!ours) return undefined;
-  const { durationMs } = settings;
+  const durationMs = Math.min(settings.durationMs, PACED_MS);
+  const rounds = Math.round((settings.rounds * settings.durationMs) / durationMs);
   const jobs: GatewayLoad[] = [{ kind: 'paced', perSecond: PACE, durationMs }];
   const direct: Subject = { ...ours, name: DIRECT, roles: ['orders', 'web'] };
-  const measurements: GatewayMeasurement[] = await measure({ ...settings, subjects: [direct, ours], jobs });
+  // Short rounds alone would measure code that is still being compiled.
+  const warmUp: GatewayLoad[] = [{ kind: 'busy', durationMs: settings.durationMs }];
+  const own = { ...settings, durationMs, rounds, warmUp };
+  const measurements: GatewayMeasurement[] = await measure({ ...own, subjects: [direct, ours], jobs });
   const without = measurements.filter(({ subject }) => subject === DIRECT);
   const through = measurements.filter(({ subject }) => subject === OURS);
   const added = (value: (result: LoadResult) => number | undefined) =>
@@ -133,9 +142,9 @@ async function benchLatency(subjects: readonly Subject[], settings: Settings) {
       const other = without.find((one) => one.round === round);
       return (value(result) ?? Number.NaN) - ((other && value(other.result)) ?? Number.NaN);
     });
-  const latencies = (own: readonly GatewayMeasurement[]) => ({
-    p50Ms: overAll(own)(({ result }) => result.p50Ms),
-    p99Ms: overAll(own)(({ result }) => result.p99Ms),
+  const latencies = (found: readonly GatewayMeasurement[]) => ({
+    p50Ms: overAll(found)(({ result }) => result.p50Ms),
+    p99Ms: overAll(found)(({ result }) => result.p99Ms),
   });
   const found: Latency = {
     perSecond: PACE,
@@ -147,7 +156,7 @@ async function benchLatency(subjects: readonly Subject[], settings: Settings) {
   };
   const section: Section = {
     name: 'latency',
-    markdown: `## ${PACE} requests a second, whatever the answers do\n\n${latencyTable(found)}`,
+    markdown: `## ${PACE} requests a second, whatever the answers do: ${rounds} rounds of ${durationMs} ms\n\n${latencyTable(found)}`,
     json: { summary: found, measurements },
   };
   return { found, section };

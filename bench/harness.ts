@@ -10,6 +10,8 @@ export interface HarnessOptions<Job> {
   readonly subjects: readonly Subject[];
   /** What each of them is measured at, one after the other. */
   readonly jobs: readonly Job[];
+  /** What each of them does before, unmeasured. Left out: every job once. */
+  readonly warmUp?: readonly Job[];
   /** How long a job takes, for the patience with it. */
   readonly durationMs: number;
   readonly rounds: number;
@@ -36,12 +38,12 @@ export interface Use {
 }
 
 /**
- * Starts all processes and lets each subject do every job once without a measurement; then measures one after the other,
+ * Starts all processes and lets each subject warm up; then measures one after the other,
  * round by round, every second round in reverse: whatever the machine does besides meets all of them. Ends every process it
  * has started.
  */
 export async function measure<Job, Result>(options: HarnessOptions<Job>): Promise<Measurement<Job, Result>[]> {
-  const { subjects, jobs, durationMs, rounds, nodeFlags, onProgress } = options;
+  const { subjects, jobs, warmUp = jobs, durationMs, rounds, nodeFlags, onProgress } = options;
   return await inWorkshop(async (authority, folder) => {
     const lines = new Map<string, Line<Job, Result>>();
     try {
@@ -50,7 +52,7 @@ export async function measure<Job, Result>(options: HarnessOptions<Job>): Promis
         const own = { authority, folder: join(folder, String(index)), nodeFlags };
         const line = await Line.start<Job, Result>(subject, own);
         lines.set(subject.name, line);
-        for (const job of jobs) await line.run(job, durationMs);
+        for (const job of warmUp) await line.run(job, durationMs);
       }
       const found: Measurement<Job, Result>[] = [];
       for (let round = 1; round <= rounds; round++) {

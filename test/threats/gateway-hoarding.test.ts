@@ -196,4 +196,31 @@ describe('a client that would keep the place of others', () => {
     assert.deepEqual([world.handled.length, ends], [0, 0]);
     await othersAreServed(world);
   });
+
+  it('by saying nothing does not make a service seem down', async () => {
+    const timed = { service: 'orders', public: true, timeoutMs: 100 } as const;
+    await using world = await gatewayWorld({
+      routes: [...routes, route('GET', '/chat', Orders.chat, timed), route('POST', '/slow', Orders.upload, timed)],
+      breaker: { failures: 1 },
+    });
+    const ask = async (...lines: string[]) => {
+      const socket = await world.dial();
+      socket.on('error', () => {});
+      const answered = new Promise((resolve) => socket.once('data', resolve));
+      socket.write([...lines, 'Host: shop.test', '', ''].join('\r\n'));
+      await answered;
+    };
+
+    const handshake = ['Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='];
+    await ask('GET /chat HTTP/1.1', 'Connection: Upgrade', 'Upgrade: websocket', ...handshake);
+    await ask('POST /slow HTTP/1.1', 'Content-Type: application/x-ndjson', 'Transfer-Encoding: chunked');
+    await eventually(() => assert.equal(world.events('request-refused').length, 2));
+
+    assert.deepEqual(world.events('breaker-state'), []);
+    assert.deepEqual(
+      world.events('request-refused').map(({ code }) => code),
+      ['timeout', 'timeout'],
+    );
+    await othersAreServed(world);
+  });
 });

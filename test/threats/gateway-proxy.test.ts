@@ -537,6 +537,24 @@ describe('a route to an HTTP service', () => {
     assert.equal((await world.ask('GET', '/b')).code, 'upstream-refused');
   });
 
+  it('shares no connection with one that expects somebody else under the same name', async () => {
+    const expecting = (isExpected: boolean) => ({
+      matches: () => isExpected,
+      description: 'the files',
+      trustDomain: 'test.sallyport',
+    });
+    await using world = await gatewayWorld({
+      routes: [
+        httpRoute('GET', '/a', { upstream: 'files', expect: expecting(true), public: true }),
+        httpRoute('GET', '/b', { upstream: 'files', expect: expecting(false), public: true }),
+      ],
+    });
+    await using _service = await httpUpstream(world.mesh, (_req, res) => res.end('yes'));
+
+    assert.equal((await world.ask('GET', '/a')).body, 'yes');
+    assert.equal((await world.ask('GET', '/b')).code, 'upstream-refused');
+  });
+
   const wrong: [string, object, string][] = [
     ['clear text', { upstream: 'http://10.0.0.7', expect: memberOf('test.sallyport') }, 'upstream-plaintext'],
     ['an address without an identity', { upstream: 'https://10.0.0.7:8443' }, 'identity-expectation-empty'],

@@ -28,6 +28,8 @@ export interface OidcIssuer extends AsyncDisposable {
   forgetEverybody(): void;
   /** Answers everything with 503, or answers again. */
   breakDown(isDown: boolean): void;
+  /** Answers the next request with this error of OAuth 2.0. */
+  refuseNext(error: string): void;
   /** Where it posts the tokens of its back-channel logouts; resolves with the status. */
   onLogout: (form: URLSearchParams) => Promise<number>;
 }
@@ -48,11 +50,15 @@ export async function oidcIssuer({ format, refresh = false }: OidcIssuerOptions)
   let callback: ReturnType<Provider['callback']> = (_request, response) => response.writeHead(503).end();
   let refreshes = 0;
   let isDown = false;
+  let refusal: string | undefined;
   const asked: string[] = [];
   const server = createServer({ cert: identity.certificatePem, key: identity.privateKeyPem }, (request, response) => {
     asked.push(`${request.method} ${request.url?.split('?', 1)[0]}`);
     if (isDown) response.writeHead(503).end();
-    else callback(request, response);
+    else if (refusal !== undefined) {
+      response.writeHead(400, { 'content-type': 'application/json' }).end(JSON.stringify({ error: refusal }));
+      refusal = undefined;
+    } else callback(request, response);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -90,6 +96,9 @@ export async function oidcIssuer({ format, refresh = false }: OidcIssuerOptions)
     },
     breakDown(whether) {
       isDown = whether;
+    },
+    refuseNext(error) {
+      refusal = error;
     },
     onLogout: async () => 200,
     async [Symbol.asyncDispose]() {

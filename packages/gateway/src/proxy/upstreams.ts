@@ -49,7 +49,9 @@ export class Upstreams {
   readonly #context: UpstreamsContext;
   readonly #tls: TlsHandle;
   readonly #session: RegistrySession;
-  readonly #agents = new Map<string, Agent>();
+  /** By who is expected, not by its description: two that are called the same may expect others. */
+  readonly #agents = new Map<IdentityMatcher, Agent>();
+  readonly #ids = new Map<string, IdentityMatcher>();
   readonly #views = new Map<string, RegistryView>();
 
   static async open(context: UpstreamsContext): Promise<Upstreams> {
@@ -87,15 +89,19 @@ export class Upstreams {
   }
 
   #idOf(service: string): IdentityMatcher {
+    const known = this.#ids.get(service);
+    if (known) return known;
     const { trustDomain } = this.#tls.current().identity;
-    return oneOf([parseIdentityTemplate(defaultIdentityTemplate).idFor(trustDomain, service)]);
+    const id = oneOf([parseIdentityTemplate(defaultIdentityTemplate).idFor(trustDomain, service)]);
+    this.#ids.set(service, id);
+    return id;
   }
 
   #agentFor(expect: IdentityMatcher): Agent {
-    const known = this.#agents.get(expect.description);
+    const known = this.#agents.get(expect);
     if (known) return known;
     const agent = httpsAgent(this.#tls, { expect, maxSockets: MAX_SOCKETS });
-    this.#agents.set(expect.description, agent);
+    this.#agents.set(expect, agent);
     return agent;
   }
 

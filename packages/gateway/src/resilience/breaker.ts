@@ -124,13 +124,13 @@ export class Breaker {
   }
 
   /** The same for a stream, of which the first message, or its end, shows that the service is there. */
-  stream<T>(call: () => AsyncIterable<T>): AsyncIterableIterator<T> {
+  stream<T>(call: () => AsyncIterable<T>, translate: (error: unknown) => unknown = same): AsyncIterableIterator<T> {
     let messages: AsyncIterator<T> | undefined;
     const first = () =>
       this.run(() => {
         messages = call()[Symbol.asyncIterator]();
         return messages.next();
-      });
+      }, translate);
     return {
       next: () => messages?.next() ?? first(),
       return: async () => (await messages?.return?.()) ?? { done: true, value: undefined },

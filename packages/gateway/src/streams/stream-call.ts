@@ -30,8 +30,11 @@ export function streamCall(route: RpcRoute, context: StreamContext, readsBody: b
   return {
     call: (sent, options) =>
       target.kind === 'clientStream'
-        ? breaker.run(() => call(sent, options) as Promise<unknown>)
-        : breaker.stream(() => call(sent, options) as AsyncIterable<unknown>),
+        ? breaker.run(() => call(sent, options) as Promise<unknown>, withoutBlame)
+        : breaker.stream(
+            () => call(sent, options) as AsyncIterable<unknown>,
+            target.kind === 'bidi' ? withoutBlame : undefined,
+          ),
     message: ({ request, principal }, body) => map(request, body, principal),
     async options(exchange) {
       const ending = new AbortController();
@@ -60,6 +63,13 @@ export function streamCall(route: RpcRoute, context: StreamContext, readsBody: b
       return problemOf(error);
     },
   };
+}
+
+/** How long a client takes to send says nothing of the service: idle clients must not make it seem down for all others. */
+function withoutBlame(error: unknown): unknown {
+  if (!(error instanceof CallError && error.status === 'DEADLINE_EXCEEDED')) return error;
+  const problem = { status: 504, code: 'timeout', title: 'The stream took too long' };
+  return new ProblemError(problem, { cause: error, reason: 'the time of the stream was over' });
 }
 
 function isCancelled(error: unknown): boolean {

@@ -36,6 +36,20 @@ export class IssuerUnavailableError extends Error {
   override readonly name = 'IssuerUnavailableError';
 }
 
+/**
+ * What an issuer says of one session alone (RFC 6749 section 5.2, OpenID Connect Core 1.0 section 3.1.2.6). Whoever brings it about
+ * must not make the issuer seem down for all others.
+ */
+const OF_ONE_SESSION: ReadonlySet<string> = new Set([
+  'invalid_grant',
+  'invalid_scope',
+  'access_denied',
+  'login_required',
+  'consent_required',
+  'interaction_required',
+  'account_selection_required',
+]);
+
 /** The OpenID provider where people log in. */
 export class LoginIssuer {
   readonly #options: ResolvedLogin;
@@ -114,8 +128,8 @@ export class LoginIssuer {
       );
       answer = await oauth.processRefreshTokenResponse(this.#server, this.#client, response);
     } catch (error) {
-      if (error instanceof oauth.ResponseBodyError && error.error === 'invalid_grant') {
-        throw new IssuerRefusalError('the issuer does not vouch any more: invalid_grant');
+      if (error instanceof oauth.ResponseBodyError && OF_ONE_SESSION.has(error.error)) {
+        throw new IssuerRefusalError(`the issuer does not vouch any more: ${error.error}`);
       }
       throw new IssuerUnavailableError(`the issuer did not answer a refresh: ${codeOf(error)}`);
     }
