@@ -12,6 +12,7 @@ import { instanceOf } from '../../support/instance.js';
 import { contextOf } from '../../support/registry-context.js';
 import { ask } from '../../support/sidecar/ask.js';
 import { localCaller } from '../../support/sidecar/conversation.js';
+import { EVERYTHING, h2Caller, webProgram } from '../../support/sidecar/http.js';
 import { type Handler, type HttpsServer, httpsServer } from '../../support/sidecar/https-server.js';
 import { idOf, leavesNothingOpen, type SidecarWorld, type Started, sidecarWorld } from '../../support/sidecar/world.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -423,5 +424,34 @@ describe('the servers of an upstream by its name', () => {
     assert.equal((await answer).text, 'last');
     await stopped;
     await eventually(() => assert.equal(billing.sockets.size, 0));
+  });
+
+  it('are reached by a program that finishes what it was asked while its sidecar stops', async () => {
+    await using world = sidecarWorld();
+    await using billing = await httpsServer(world, (_request, response) => response.end('paid'));
+    let door = '';
+    let finish = () => {};
+    await using app = await webProgram((_request, response) => {
+      finish = () => void ask('h1', door).then(({ text }) => response.end(text));
+    });
+    const ledger = await world.start({
+      inbound: { target: app.address, protocol: 'http' },
+      authorize: EVERYTHING,
+      outbound: { listen: '127.0.0.1:0' },
+      upstreams: { billing: { protocol: 'http', addresses: [billing.address], identity: idOf('billing') } },
+      drain: { spreadMs: 1, graceMs: 20_000 },
+    });
+    door = doorOf(ledger);
+    using caller = await h2Caller(world, ledger);
+    const waiting = finish;
+    const answer = caller.ask({ path: '/v1' });
+    await eventually(() => assert.notEqual(finish, waiting));
+
+    const stopped = ledger.sidecar.stop();
+    await eventually(() => assert.equal(ledger.sidecar.state, 'draining'));
+    finish();
+
+    assert.equal(String((await answer).body), 'paid');
+    await stopped;
   });
 });
