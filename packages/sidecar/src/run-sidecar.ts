@@ -30,7 +30,7 @@ export async function runSidecar(sidecar: Sidecar, options: RunSidecarOptions = 
         replaced();
       },
       // With the time, so that a second failure is not taken for the first.
-      (error: Error) => file?.write(`${new Date().toISOString()} ${error.message}`),
+      (error: Error) => file?.writeProblem(`${new Date().toISOString()} ${error.message}`),
     );
   process.on('SIGUSR2', update);
   process.on('SIGHUP', lookAtFiles);
@@ -46,7 +46,8 @@ export async function runSidecar(sidecar: Sidecar, options: RunSidecarOptions = 
           if (isReplaced) manager.release();
           else await manager.stopping();
           await sidecar.stop();
-          file?.remove();
+          // The next process writes it over, a moment after it serves.
+          if (!isReplaced) file?.remove();
         },
       },
       { until },

@@ -1,6 +1,7 @@
-import { chmodSync, closeSync, renameSync, unlinkSync } from 'node:fs';
+import { chmodSync, closeSync, lstatSync, renameSync, type Stats, unlinkSync } from 'node:fs';
 import { isIP, type Server } from 'node:net';
-import { CallError, type LocalAddress, localAddressText } from '@sallyport/core/spi';
+import { isMainThread } from 'node:worker_threads';
+import { CallError, isLoopback, type LocalAddress, localAddressText } from '@sallyport/core/spi';
 import { openSocket } from '../open-socket.js';
 
 /** A listening socket that another process has opened. */
@@ -17,18 +18,13 @@ export interface OpenSocket {
   readonly descriptor: number;
 }
 
-interface Bound {
-  readonly server: Server;
-  readonly file: string | undefined;
-}
-
 /**
  * The listening sockets of a process, by name. One that was handed to this process, by its predecessor or by systemd, is taken over
  * with whoever waits in its queue; all others are bound here.
  */
 export class ListeningSockets {
   readonly #handed: Map<string, HandedSocket>;
-  readonly #bound = new Map<string, Bound>();
+  readonly #bound = new Map<string, Server>();
   readonly #tellPredecessor: () => void;
   #handedOver = false;
 
@@ -65,7 +61,7 @@ export class ListeningSockets {
 
   /** The sockets that are open now. Descriptors are those of this process. */
   get open(): readonly OpenSocket[] {
-    return [...this.#bound].map(([name, { server }]) => ({ name, descriptor: descriptorOf(server) }));
+    return [...this.#bound].map(([name, server]) => ({ name, descriptor: descriptorOf(server) }));
   }
 
   /** A successor listens on them: their files stay when this process closes them. */
@@ -75,7 +71,6 @@ export class ListeningSockets {
 
   async #listen(name: string, server: Server, address: LocalAddress): Promise<LocalAddress> {
     const handed = this.#handed.get(name);
-    let file = 'path' in address ? address.path : undefined;
     if (handed) {
       this.#handed.delete(name);
       await listening(server, { fd: handed.descriptor });
@@ -86,15 +81,16 @@ export class ListeningSockets {
           `the socket that was handed as ${name} is bound to ${difference}, not to ${localAddressText(address)}`,
         );
       }
-      if (!handed.ownsFile) file = undefined;
     } else if ('path' in address) await listenOnFile(server, address);
     else await listening(server, address);
 
-    this.#bound.set(name, { server, file });
+    const file = 'path' in address && (handed?.ownsFile ?? true) ? fileAt(address.path) : undefined;
+    this.#bound.set(name, server);
     server.once('close', () => {
       // Another one may have taken its name: of an upstream that moved.
-      if (this.#bound.get(name)?.server === server) this.#bound.delete(name);
-      if (file !== undefined && !this.#handedOver) unlinkSilently(file);
+      if (this.#bound.get(name) === server) this.#bound.delete(name);
+      if ('path' in address && !this.#handedOver && isSameFile(file, fileAt(address.path)))
+        unlinkSilently(address.path);
     });
     return 'path' in address ? address : { host: address.host, port: portOf(server) };
   }
@@ -106,11 +102,24 @@ export class ListeningSockets {
  */
 async function listenOnFile(server: Server, { path }: { readonly path: string }): Promise<void> {
   if (await answers(path)) throw Object.assign(new Error('in use'), { code: 'EADDRINUSE' });
+  // What nobody answers for may be what is left of another process, or a file that somebody needs.
+  if (fileAt(path)?.isSocket() === false) throw Object.assign(new Error('no socket'), { code: 'EEXIST' });
   const unnamed = `${path}.${process.pid.toString(36)}`;
   unlinkSilently(unnamed);
-  await listening(server, { path: unnamed });
+  await forOwnUser(() => listening(server, { path: unnamed }));
   chmodSync(unnamed, 0o600);
   renameSync(unnamed, path);
+}
+
+/** A socket gets its mode when it is made. Threads cannot say which; there it has another one until `chmod`. */
+function forOwnUser<T>(make: () => T): T {
+  if (!isMainThread) return make();
+  const before = process.umask(0o177);
+  try {
+    return make();
+  } finally {
+    process.umask(before);
+  }
 }
 
 function listening(server: Server, where: { fd: number } | LocalAddress): Promise<void> {
@@ -139,9 +148,14 @@ function differenceOf(server: Server, address: LocalAddress): string | undefined
   if (typeof bound !== 'object' || bound === null) return 'path' in address ? undefined : 'a unix socket';
   const isSame =
     !('path' in address) &&
-    (isIP(address.host) === 0 || address.host === bound.address) &&
+    (isIP(address.host) === 0 ? mayStandFor(address.host, bound.address) : address.host === bound.address) &&
     (address.port === 0 || address.port === bound.port);
   return isSame ? undefined : localAddressText({ host: bound.address, port: bound.port });
+}
+
+/** A name is no address: it may stand for any but those of all interfaces, and `localhost` for those of this machine alone. */
+function mayStandFor(host: string, address: string): boolean {
+  return isLoopback(host) ? isLoopback(address) : address !== '0.0.0.0' && address !== '::';
 }
 
 /** Node passes descriptors on to children but has no name for those of servers in its documentation. */
@@ -162,12 +176,21 @@ const bindProblems: Readonly<Record<string, string>> = {
   EADDRINUSE: 'another program listens there',
   EADDRNOTAVAIL: 'this machine has no such address',
   EACCES: 'this user may not use it',
+  EEXIST: 'a file that is no socket is there',
   ENOENT: 'its folder does not exist',
 };
 
 function bindProblem(code: string): string {
   const problem = bindProblems[code];
   return problem === undefined ? code : `${problem} (${code})`;
+}
+
+function fileAt(path: string): Stats | undefined {
+  return lstatSync(path, { throwIfNoEntry: false });
+}
+
+function isSameFile(one: Stats | undefined, other: Stats | undefined): boolean {
+  return one !== undefined && one.ino === other?.ino && one.dev === other.dev;
 }
 
 function unlinkSilently(path: string): void {
