@@ -681,6 +681,39 @@ describe('callers that want to exhaust the sidecar (HTTP)', () => {
     await requireBarred(target);
   });
 
+  it('requests that are given up after a while are no abuse, as those of callers with deadlines', async () => {
+    await using world = sidecarWorld();
+    const app = createServer(() => {});
+    app.listen(0, '127.0.0.1');
+    await once(app, 'listening');
+    const { port } = app.address() as AddressInfo;
+    const door = await world.start({
+      inbound: { target: `127.0.0.1:${port}`, protocol: 'http' },
+      authorize: EVERYTHING,
+    });
+    using web = await h2Caller(world, door);
+
+    for (let round = 0; round < 8; round++) {
+      const streams = Array.from({ length: 100 }, () => web.session.request({ ':path': '/', ':authority': 'x' }));
+      const closed = streams.map((stream) =>
+        once(
+          stream.on('error', () => {}),
+          'close',
+        ),
+      );
+      await new Promise((resolve) => setTimeout(resolve, 150));
+      for (const stream of streams) stream.close(8);
+      await Promise.all(closed);
+    }
+
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    assert.ok(!web.session.destroyed);
+    assert.deepEqual(door.events('connection-closed-by-policy'), []);
+    await world[Symbol.asyncDispose]();
+    app.closeAllConnections();
+    app.close();
+  });
+
   for (const [what, first, next] of [
     [
       'T30 headers that never end',

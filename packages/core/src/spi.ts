@@ -41,7 +41,7 @@ export { type IdentityPattern, parsePattern } from './identity/matcher.js';
 export type { PeerIdentity } from './identity/peer-identity.js';
 export { peerIdentityOf } from './identity/peer-identity.js';
 export { defaultIdentityTemplate, type IdentityTemplate, parseIdentityTemplate } from './identity/template.js';
-export { listenLocally, listenOnce, listenOnFile } from './local/listen-locally.js';
+export { listenLocally, listenOnce, listenOnFile, socketFile } from './local/listen-locally.js';
 export { type LocalAddress, localAddress, localAddressText } from './local/local-address.js';
 export { observeTls, type TlsMetricsOptions } from './metrics/tls-metrics.js';
 export { bindAddress, isWildcard, wildcardViolations } from './policy/bind-address.js';

@@ -32,11 +32,13 @@ export interface HttpLanesContext {
   readonly events: EventSink;
 }
 
+/** Whoever leaves a request so soon, ms, did not want its answer: a deadline, or a second try elsewhere, takes longer. */
+const RAPID_MS = 100;
 /**
- * What a request costs that is reset or left (CVE-2023-44487): 660 at once and 33 a second are borne. nghttp2 bears 1,000, then says
- * goodbye, and Node leaves the connection as it is.
+ * What such a request costs (CVE-2023-44487): 660 at once and 33 a second are borne. nghttp2 bears 1,000, then says goodbye, and Node
+ * leaves the connection as it is.
  */
-const ABANDONED_COST = 1.5;
+const RAPID_COST = 1.5;
 /** How long a connection to the program is kept for the next request of the same caller, ms: less than programs keep it. */
 const KEEP_MS = 1000;
 /** Of a path in an event. */
@@ -84,7 +86,7 @@ export class HttpLanes {
     const h1 = options.protocol === 'http' ? new H1Server(limits) : undefined;
     this.#lanes = [
       this.#lane('h2', h2),
-      // Whoever offers no protocol speaks HTTP/1.1 (RFC 9112 section 9.7 has no other way to tell).
+      // Whoever offers no protocol knows of no other.
       ...(h1 ? [this.#lane('http/1.1', h1), this.#lane(NO_PROTOCOL, h1)] : []),
     ];
   }
@@ -119,9 +121,10 @@ export class HttpLanes {
     const { guard, identity } = peer;
     const connection = server.accept(socket, {
       request: (incoming) => {
+        const rapidUntil = performance.now() + RAPID_MS;
         incoming.onClose((complete) => {
           if (complete) patience.earn(1);
-          else if (!patience.spend(ABANDONED_COST)) guard.report();
+          else if (performance.now() < rapidUntil && !patience.spend(RAPID_COST)) guard.report();
         });
         this.#serve(incoming, peer, target);
       },

@@ -31,7 +31,7 @@ export async function runSidecar(sidecar: Sidecar, options: RunSidecarOptions = 
         replaced();
       },
       // With the time, so that a second failure is not taken for the first.
-      (error: Error) => file?.write(`${new Date().toISOString()} ${error.message}`),
+      (error: Error) => file?.writeProblem(`${new Date().toISOString()} ${error.message}`),
     );
   process.on('SIGUSR2', update);
   process.on('SIGHUP', lookAtFiles);

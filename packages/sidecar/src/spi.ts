@@ -1,4 +1,5 @@
 export { allowedLookup } from './allowed-lookup.js';
+export { PidFile } from './handover/pid-file.js';
 export { refusePages } from './outbound/page-guard.js';
 export { RetryBudget } from './outbound/retry-budget.js';
 export { Upload } from './outbound/upload.js';

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, statSync } from 'node:fs';
+import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { createAuthority } from '@sallyport/pki';
 import { type SidecarOptions, updateSidecar } from '@sallyport/sidecar';
@@ -228,6 +229,18 @@ describe('a sidecar below systemd', () => {
     assert.equal(code, 1);
     assert.match(place.output(), new RegExp(`handed as door is bound to 0.0.0.0:${place.port}, not to 127.0.0.1`));
     assert.equal(caller.text(), '');
+  });
+
+  it('refuses one on every interface for what only this machine reaches, where the configuration says localhost', async () => {
+    await using place = await deployed({ admin: { listen: 'localhost:0' } });
+    const child = place.activated(['admin'], [`0.0.0.0:${place.port}`]);
+    await child.output(/Listening on/);
+    connect(place.port, '127.0.0.1').on('error', () => {});
+
+    const { code } = await child.exited;
+
+    assert.equal(code, 1);
+    assert.match(place.output(), new RegExp(`handed as admin is bound to 0.0.0.0:${place.port}, not to localhost:`));
   });
 
   it('tells when it serves, that its successor is the one to watch, and when it ends', async () => {

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { connect as connectHttp2 } from 'node:http2';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { Writable } from 'node:stream';
 import { type Endpoint, registry } from '@sallyport/core';
@@ -9,6 +12,7 @@ import { instanceOf } from '../../support/instance.js';
 import { contextOf } from '../../support/registry-context.js';
 import { ask } from '../../support/sidecar/ask.js';
 import { localCaller } from '../../support/sidecar/conversation.js';
+import { EVERYTHING, h2Caller, webProgram } from '../../support/sidecar/http.js';
 import { type Handler, type HttpsServer, httpsServer } from '../../support/sidecar/https-server.js';
 import { idOf, leavesNothingOpen, type SidecarWorld, type Started, sidecarWorld } from '../../support/sidecar/world.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -46,7 +50,7 @@ async function webOf(world: SidecarWorld, addresses: readonly string[], listen =
   });
 }
 
-function endpointOf({ address }: HttpsServer): Endpoint {
+function endpointOf({ address }: Pick<HttpsServer, 'address'>): Endpoint {
   const [host = '', port] = address.split(':');
   return { host, port: Number(port) };
 }
@@ -305,6 +309,50 @@ describe('the servers of an upstream by its name', () => {
     });
   });
 
+  for (const local of VERSIONS) {
+    it(`that want no more of a body (RST_STREAM without an error) leave no request under way (${local})`, async () => {
+      await using world = sidecarWorld();
+      await using billing = await httpsServer(world, (request, response) => {
+        if (request.url === '/early') response.end('enough');
+        if ('stream' in response) setImmediate(() => response.stream.close(0));
+      });
+      const web = await world.start({
+        name: 'web',
+        outbound: { listen: '127.0.0.1:0' },
+        upstreams: { billing: { protocol: 'http', addresses: [billing.address], identity: idOf('billing') } },
+        limits: { maxUpstreamRequests: 1 },
+      });
+      const body = randomBytes(2 * MIB);
+
+      for (let i = 0; i < 3; i++) {
+        await eventually(async () => {
+          assert.equal((await ask(local, doorOf(web), { method: 'POST', body })).status, 502);
+        });
+      }
+      await eventually(async () => assert.equal((await ask(local, doorOf(web), { path: '/early' })).text, 'enough'));
+    });
+  }
+
+  it('are free for the next request when a client leaves without a word (RST_STREAM without an error)', async () => {
+    await using world = sidecarWorld();
+    await using billing = await httpsServer(world, (_request, response) => response.end(randomBytes(2 * MIB)));
+    const web = await world.start({
+      name: 'web',
+      outbound: { listen: '127.0.0.1:0' },
+      upstreams: { billing: { protocol: 'http', addresses: [billing.address], identity: idOf('billing') } },
+      limits: { maxUpstreamRequests: 1 },
+    });
+    const { host, port } = endpointOf({ address: doorOf(web) });
+    const session = connectHttp2('http://billing', { createConnection: () => connect(port, host) });
+    const stream = session.request({ ':authority': 'billing' });
+    await once(stream, 'response');
+
+    stream.close(0);
+
+    await eventually(async () => assert.equal((await ask('h1', doorOf(web))).bytes.length, 2 * MIB));
+    session.destroy();
+  });
+
   it('hear that the program has gone, and it hears that they have broken off', async () => {
     await using world = sidecarWorld();
     const gone: string[] = [];
@@ -376,5 +424,34 @@ describe('the servers of an upstream by its name', () => {
     assert.equal((await answer).text, 'last');
     await stopped;
     await eventually(() => assert.equal(billing.sockets.size, 0));
+  });
+
+  it('are reached by a program that finishes what it was asked while its sidecar stops', async () => {
+    await using world = sidecarWorld();
+    await using billing = await httpsServer(world, (_request, response) => response.end('paid'));
+    let door = '';
+    let finish = () => {};
+    await using app = await webProgram((_request, response) => {
+      finish = () => void ask('h1', door).then(({ text }) => response.end(text));
+    });
+    const ledger = await world.start({
+      inbound: { target: app.address, protocol: 'http' },
+      authorize: EVERYTHING,
+      outbound: { listen: '127.0.0.1:0' },
+      upstreams: { billing: { protocol: 'http', addresses: [billing.address], identity: idOf('billing') } },
+      drain: { spreadMs: 1, graceMs: 20_000 },
+    });
+    door = doorOf(ledger);
+    using caller = await h2Caller(world, ledger);
+    const waiting = finish;
+    const answer = caller.ask({ path: '/v1' });
+    await eventually(() => assert.notEqual(finish, waiting));
+
+    const stopped = ledger.sidecar.stop();
+    await eventually(() => assert.equal(ledger.sidecar.state, 'draining'));
+    finish();
+
+    assert.equal(String((await answer).body), 'paid');
+    await stopped;
   });
 });

@@ -1,5 +1,6 @@
-import { chmodSync, lstatSync, renameSync, unlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, renameSync, type Stats, unlinkSync } from 'node:fs';
 import { connect, type Server } from 'node:net';
+import { isMainThread } from 'node:worker_threads';
 import { CallError } from '../errors.js';
 import { type LocalAddress, localAddressText } from './local-address.js';
 
@@ -15,7 +16,8 @@ export async function listenLocally(server: Server, address: LocalAddress, purpo
     if ('path' in address) {
       const { path } = address;
       await listenOnFile(server, path);
-      server.once('close', () => unlinkSilently(path));
+      const file = socketFile(path);
+      server.once('close', () => file.remove());
     } else await listenOnce(server, address);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -27,21 +29,45 @@ export async function listenLocally(server: Server, address: LocalAddress, purpo
 }
 
 /**
- * Listens on a unix socket that only the own user may use; the file of one that nobody listens on any more is taken over. The file is
- * the caller's to remove. Rejects as `listen` does.
+ * Listens on a unix socket that only the own user may use; the file of one that nobody listens on any more is taken over, any other
+ * file is left alone. The file is the caller's to remove. Rejects as `listen` does.
  */
 export async function listenOnFile(server: Server, path: string): Promise<void> {
-  const file = lstatSync(path, { throwIfNoEntry: false });
-  if (file && (!file.isSocket() || (await answers(path)))) {
-    throw Object.assign(new Error('the address is in use'), { code: 'EADDRINUSE' });
-  }
-  // It gets its name when it has its mode: there is no moment in which others could connect. And libuv, which removes the file that it
-  // has made when it closes the socket, whoever listens there by then, looks for the first name.
+  const file = fileAt(path);
+  if (file && !file.isSocket()) throw Object.assign(new Error('no socket'), { code: 'EEXIST' });
+  if (file && (await answers(path))) throw Object.assign(new Error('in use'), { code: 'EADDRINUSE' });
+  // libuv removes the file that it has made when it closes the socket, whoever listens there by then: it looks for the first name.
   const unnamed = `${path}.${process.pid.toString(36)}`;
   unlinkSilently(unnamed);
-  await listenOnce(server, { path: unnamed });
+  await forOwnUser(() => listenOnce(server, { path: unnamed }));
   chmodSync(unnamed, 0o600);
   renameSync(unnamed, path);
+}
+
+/** The file of a socket as it is now: removes it later, unless another one has taken its place. */
+export function socketFile(path: string): { remove(): void } {
+  const file = fileAt(path);
+  return {
+    remove() {
+      const now = fileAt(path);
+      if (file !== undefined && now?.ino === file.ino && now.dev === file.dev) unlinkSilently(path);
+    },
+  };
+}
+
+/** A socket gets its mode when it is made. Threads cannot say which; there it has another one until `chmod`. */
+function forOwnUser<T>(make: () => T): T {
+  if (!isMainThread) return make();
+  const before = process.umask(0o177);
+  try {
+    return make();
+  } finally {
+    process.umask(before);
+  }
+}
+
+function fileAt(path: string): Stats | undefined {
+  return lstatSync(path, { throwIfNoEntry: false });
 }
 
 /** Rejects as `listen` emits an error. */

@@ -1,6 +1,14 @@
-import { closeSync, unlinkSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { isIP, type Server } from 'node:net';
-import { CallError, type LocalAddress, listenOnce, listenOnFile, localAddressText } from '@sallyport/core/spi';
+import {
+  CallError,
+  isLoopback,
+  type LocalAddress,
+  listenOnce,
+  listenOnFile,
+  localAddressText,
+  socketFile,
+} from '@sallyport/core/spi';
 
 /** A listening socket that another process has opened. */
 export interface HandedSocket {
@@ -16,18 +24,13 @@ export interface OpenSocket {
   readonly descriptor: number;
 }
 
-interface Bound {
-  readonly server: Server;
-  readonly file: string | undefined;
-}
-
 /**
  * The listening sockets of a process, by name. One that was handed to this process, by its predecessor or by systemd, is taken over
  * with whoever waits in its queue; all others are bound here.
  */
 export class ListeningSockets {
   readonly #handed: Map<string, HandedSocket>;
-  readonly #bound = new Map<string, Bound>();
+  readonly #bound = new Map<string, Server>();
   readonly #tellPredecessor: () => void;
   #handedOver = false;
 
@@ -64,7 +67,7 @@ export class ListeningSockets {
 
   /** The sockets that are open now. Descriptors are those of this process. */
   get open(): readonly OpenSocket[] {
-    return [...this.#bound].map(([name, { server }]) => ({ name, descriptor: descriptorOf(server) }));
+    return [...this.#bound].map(([name, server]) => ({ name, descriptor: descriptorOf(server) }));
   }
 
   /** A successor listens on them: their files stay when this process closes them. */
@@ -74,7 +77,6 @@ export class ListeningSockets {
 
   async #listen(name: string, server: Server, address: LocalAddress): Promise<LocalAddress> {
     const handed = this.#handed.get(name);
-    let file = 'path' in address ? address.path : undefined;
     if (handed) {
       this.#handed.delete(name);
       await listenOnce(server, { fd: handed.descriptor });
@@ -85,15 +87,15 @@ export class ListeningSockets {
           `the socket that was handed as ${name} is bound to ${difference}, not to ${localAddressText(address)}`,
         );
       }
-      if (!handed.ownsFile) file = undefined;
     } else if ('path' in address) await listenOnFile(server, address.path);
     else await listenOnce(server, address);
 
-    this.#bound.set(name, { server, file });
+    const file = 'path' in address && (handed?.ownsFile ?? true) ? socketFile(address.path) : undefined;
+    this.#bound.set(name, server);
     server.once('close', () => {
       // Another one may have taken its name: of an upstream that moved.
-      if (this.#bound.get(name)?.server === server) this.#bound.delete(name);
-      if (file !== undefined && !this.#handedOver) unlinkSilently(file);
+      if (this.#bound.get(name) === server) this.#bound.delete(name);
+      if (!this.#handedOver) file?.remove();
     });
     return 'path' in address ? address : { host: address.host, port: portOf(server) };
   }
@@ -106,9 +108,14 @@ function differenceOf(server: Server, address: LocalAddress): string | undefined
   if (typeof bound !== 'object' || bound === null) return 'path' in address ? undefined : 'a unix socket';
   const isSame =
     !('path' in address) &&
-    (isIP(address.host) === 0 || address.host === bound.address) &&
+    (isIP(address.host) === 0 ? mayStandFor(address.host, bound.address) : address.host === bound.address) &&
     (address.port === 0 || address.port === bound.port);
   return isSame ? undefined : localAddressText({ host: bound.address, port: bound.port });
+}
+
+/** A name is no address: it may stand for any but those of all interfaces, and `localhost` for those of this machine alone. */
+function mayStandFor(host: string, address: string): boolean {
+  return isLoopback(host) ? isLoopback(address) : address !== '0.0.0.0' && address !== '::';
 }
 
 /** Node passes descriptors on to children but has no name for those of servers in its documentation. */
@@ -129,18 +136,11 @@ const bindProblems: Readonly<Record<string, string>> = {
   EADDRINUSE: 'another program listens there',
   EADDRNOTAVAIL: 'this machine has no such address',
   EACCES: 'this user may not use it',
+  EEXIST: 'a file that is no socket is there',
   ENOENT: 'its folder does not exist',
 };
 
 function bindProblem(code: string): string {
   const problem = bindProblems[code];
   return problem === undefined ? code : `${problem} (${code})`;
-}
-
-function unlinkSilently(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch {
-    // It is gone already.
-  }
 }

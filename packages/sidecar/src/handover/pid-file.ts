@@ -1,4 +1,5 @@
-import { readFileSync, renameSync, unlinkSync, writeFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { readFileSync, renameSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { UsageError } from '@sallyport/core';
 
 /** What a file tells of the process that serves. */
@@ -20,26 +21,41 @@ export class PidFile {
   }
 
   write(problem = ''): void {
-    const unfinished = `${this.#path}.${process.pid}`;
+    const unfinished = `${this.#path}.${randomUUID()}`;
     const text = `${process.pid}\n${startOf(process.pid) ?? ''}\n${problem.replace(/\s+/g, ' ')}\n`;
-    writeFileSync(unfinished, text, { mode: 0o644 });
+    // Nobody can have put a link there, which would be followed.
+    writeFileSync(unfinished, text, { mode: 0o644, flag: 'wx' });
     renameSync(unfinished, this.#path);
+  }
+
+  /** Says why an update has failed, unless another process serves by now. Never throws: this one goes on either way. */
+  writeProblem(problem: string): void {
+    try {
+      if (this.#isOurs) this.write(problem);
+    } catch {
+      // Whoever waits for it learns nothing, and gives up.
+    }
   }
 
   /** Removes it unless another process has written it since. */
   remove(): void {
     try {
-      if (this.#lines()[0] === String(process.pid)) unlinkSync(this.#path);
+      if (this.#isOurs) unlinkSync(this.#path);
     } catch {
       // It is gone already.
     }
   }
 
-  /** Throws UsageError when it cannot be read, or its process has ended. */
+  /** Throws UsageError when it cannot be read, when its process has ended, or belongs to another user than the file. */
   serving(): Serving {
     const serving = this.read();
     const [, start = ''] = this.#lines();
     if (!isAlive(serving.pid, start)) throw new UsageError(`process ${serving.pid} of ${this.#path} has ended`);
+    // Whoever can write the file must not aim the signals of others at whatever they like.
+    const user = userOf(serving.pid);
+    if (user !== undefined && user !== statSync(this.#path).uid) {
+      throw new UsageError(`process ${serving.pid} does not belong to the owner of ${this.#path}`);
+    }
     return serving;
   }
 
@@ -48,6 +64,10 @@ export class PidFile {
     const [pid = '', , problem = ''] = this.#lines();
     if (!/^[1-9]\d{0,9}$/.test(pid)) throw new UsageError(`${this.#path} holds no process id`);
     return { pid: Number(pid), problem: problem === '' ? undefined : problem };
+  }
+
+  get #isOurs(): boolean {
+    return this.#lines()[0] === String(process.pid);
   }
 
   #lines(): string[] {
@@ -67,7 +87,17 @@ function isAlive(pid: number, start: string): boolean {
     return false;
   }
   const now = startOf(pid);
-  return now === undefined || start === '' || now === start;
+  return now === undefined || now === start;
+}
+
+/** Undefined where the system has no /proc. */
+function userOf(pid: number): number | undefined {
+  try {
+    const user = /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+    return user === undefined ? undefined : Number(user);
+  } catch {
+    return undefined;
+  }
 }
 
 /** When a process began, in ticks since boot (proc(5), field 22 of stat); undefined where the system has no /proc. */

@@ -61,6 +61,7 @@ export class H1Server implements HttpServer {
     this.#server.maxHeadersCount = limits.maxHeaders + 1;
     this.#server.on('request', (request, response) => this.#serve(request, response, false));
     this.#server.on('checkContinue', (request, response) => this.#serve(request, response, true));
+    this.#server.on('checkExpectation', (request) => this.#refuse(request.socket, expectationRefused()));
     this.#server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket as Socket, head));
     this.#server.on('connect', (_request, socket) => this.#refuse(socket as Socket, connectRefused()));
     this.#server.on('clientError', (error: NodeJS.ErrnoException, socket) => this.#broken(error, socket as Socket));
@@ -180,6 +181,7 @@ class H1Connection implements HttpConnection {
   isLeaving = false;
   /** What came on it was refused: nothing that follows can be told from it. */
   isRefused = false;
+  readonly #unfinished = new Set<() => void>();
   #grace: Timer | undefined;
 
   constructor(socket: Socket, handler: RequestHandler, maxRequests: number) {
@@ -212,8 +214,18 @@ class H1Connection implements HttpConnection {
     breakOff(this.socket);
   }
 
+  /** Calls back, once, when the answer is closed. Node tells of the end of a connection only the one that it is writing, and none behind it. */
+  onClose(answer: ServerResponse, listener: () => void): void {
+    const close = (): void => {
+      if (this.#unfinished.delete(close)) listener();
+    };
+    this.#unfinished.add(close);
+    answer.once('close', close);
+  }
+
   release(): void {
     this.#grace?.cancel();
+    for (const close of this.#unfinished) close();
   }
 }
 
@@ -301,7 +313,7 @@ class H1Incoming implements Incoming {
   }
 
   onClose(listener: (complete: boolean) => void): void {
-    this.answer.once('close', () => listener(this.answer.writableFinished));
+    this.#connection.onClose(this.answer, () => listener(this.answer.writableFinished));
   }
 
   /** The answer is given. What is still to come of the request is read and forgotten, for a while. */
@@ -414,6 +426,15 @@ function brokenRequest(code: string | undefined): Refusal {
 
 function versionRefused(): Refusal {
   return new Refusal({ status: 505, code: 'version-refused', title: 'Only HTTP/1.1 and HTTP/2 are spoken here' });
+}
+
+/** RFC 9110 section 10.1.1: there is no other than `100-continue`. */
+function expectationRefused(): Refusal {
+  return new Refusal({
+    status: 417,
+    code: 'expectation-refused',
+    title: 'No other expectation is met than 100-continue',
+  });
 }
 
 function tooManyRequests(): Refusal {

@@ -180,6 +180,8 @@ class H2Incoming implements Incoming {
     stream.once('trailers', (trailers) => {
       this.#requestTrailers = h2Trailers(trailers);
     });
+    // A caller may go with no code at all (RST_STREAM, NO_ERROR): Node waits for ever for what it has not sent of the answer.
+    stream.once('aborted', () => setImmediate(() => stream.destroy()));
     stream.once('wantTrailers', () => stream.sendTrailers({ ...this.#answerTrailers } as OutgoingHttpHeaders));
     stopReadingAfter(stream);
   }

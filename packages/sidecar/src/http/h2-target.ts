@@ -22,6 +22,8 @@ import {
 
 const { NGHTTP2_NO_ERROR, NGHTTP2_CANCEL, NGHTTP2_REFUSED_STREAM, NGHTTP2_FLAG_END_STREAM } = constants;
 
+/** How long a server that has answered may still take what it was asked, ms. */
+const LINGER_MS = 2000;
 /** What servers take at once at least (RFC 9113 section 6.5.2), and so as long as they have not told. */
 const USUAL_STREAMS = 100;
 
@@ -172,11 +174,7 @@ class H2Sending implements Sending {
     this.body = stream;
     stream.once('wantTrailers', () => stream.sendTrailers({ ...this.#trailers } as OutgoingHttpHeaders));
     stream.on('error', ignore);
-    // A server may want no more of a body (RFC 9113 section 8.1): Node waits for ever for what it has not sent of it.
-    stream.once('aborted', () => {
-      if (stream.readableEnded || stream.readableFlowing === null) setImmediate(() => stream.destroy());
-      else stream.once('end', () => stream.destroy());
-    });
+    stream.once('end', () => linger(stream));
     this.answer = new Promise((resolve, reject) => {
       let trailers: Fields = {};
       let hasBegun = false;
@@ -219,6 +217,16 @@ class H2Sending implements Sending {
     if (this.body.closed) this.body.destroy();
     else this.body.close(resetCode);
   }
+}
+
+/**
+ * The answer is complete. A server may want no more of the body then (RST_STREAM, NO_ERROR: RFC 9113 section 8.1), and Node waits for
+ * ever for what it has not sent of it.
+ */
+function linger(stream: ClientHttp2Stream): void {
+  if (stream.writableFinished) return;
+  const timer = setTimeout(() => stream.destroy(), stream.closed ? 0 : LINGER_MS).unref();
+  stream.once('close', () => clearTimeout(timer));
 }
 
 function withContinue({ headers, expectsContinue }: RequestHead): Fields {

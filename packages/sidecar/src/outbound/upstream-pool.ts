@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { Timer, TlsMaterial } from '@sallyport/core/spi';
 import { every } from '@sallyport/core/spi';
 import type { DialTarget } from '../dial.js';
@@ -32,6 +33,8 @@ export class UpstreamPool {
       closing: this.#closing.signal,
       onOver: (channel) => this.#channels.delete(channel),
     };
+    // Each connection that is being opened listens: as many as requests come at once.
+    setMaxListeners(0, this.#closing.signal);
     this.#unsubscribe = context.tls.onChange((material) => this.#judge(material));
     this.#patrol = every(context.clock, PATROL_MS, () => this.#retireStrangers());
   }
