@@ -134,6 +134,6 @@ describe('the pid file of a sidecar', () => {
 
     chownSync(path, 12_345, 12_345);
 
-    assert.throws(() => file.read(), UsageError);
+    assert.throws(() => file.serving(), UsageError);
   });
 });
