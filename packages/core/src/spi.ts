@@ -47,7 +47,7 @@ export { observeTls, type TlsMetricsOptions } from './metrics/tls-metrics.js';
 export { bindAddress, isWildcard, wildcardViolations } from './policy/bind-address.js';
 export { checkEnvironment, type Environment } from './policy/environment-guard.js';
 export { InsecureConfigurationError } from './policy/insecure-configuration-error.js';
-export { Networks, networkSchema } from './policy/networks.js';
+export { Networks, networkOf, networkSchema, plainAddress } from './policy/networks.js';
 export { durationMs, type LimitRange, limit, made, type ParsedOptions, parseOptions } from './policy/options.js';
 export { distinct, type Violation, violation } from './policy/violation.js';
 export { ChangeFeed, type ChangeFeedOptions } from './registry/change-feed.js';

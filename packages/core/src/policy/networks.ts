@@ -24,6 +24,24 @@ export class Networks {
   }
 }
 
+/** `::ffff:10.0.0.7` is how a socket for both families spells `10.0.0.7`. */
+export function plainAddress(address: string): string {
+  const within = /^::ffff:([0-9.]+)$/i.exec(address)?.[1];
+  return within !== undefined && isIP(within) === 4 ? within : address;
+}
+
+/** What a limit counts as one place: IPv4 as it is, of IPv6 the /64. Whoever has one IPv6 address has 2^64 of them. */
+export function networkOf(address: string): string {
+  const own = plainAddress(address);
+  if (isIP(own) !== 6) return own;
+  const [head = '', tail] = own.split('%', 1)[0]?.split('::') ?? [];
+  const before = head === '' ? [] : head.split(':');
+  const after = tail === undefined || tail === '' ? [] : tail.split(':');
+  const zeros = tail === undefined ? [] : Array<string>(Math.max(0, 8 - before.length - after.length)).fill('0');
+  const groups = [...before, ...zeros, ...after].slice(0, 4);
+  return `${groups.map((group) => Number.parseInt(group, 16).toString(16)).join(':')}::/64`;
+}
+
 function parseNetwork(text: string): { address: string; prefix: number; family: 'ipv4' | 'ipv6' } | undefined {
   const [address = '', length, ...rest] = text.split('/');
   const version = isIP(address);

@@ -1,4 +1,4 @@
-import { networkOf } from './client-address.js';
+import { networkOf } from '@sallyport/core/spi';
 
 /** Connections that are open from each address; those of one IPv6 network count as from one, which one customer has. */
 export class ConnectionCount {

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
-import { durationMs, limit, parseOptions, type Violation, violation } from '@sallyport/core/spi';
+import { durationMs, limit, networkOf, parseOptions, type Violation, violation } from '@sallyport/core/spi';
 import { z } from 'zod';
-import { networkOf } from '../edge/client-address.js';
 import type { Exchange, Stage } from '../exchange.js';
 import { ProblemError } from '../problem.js';
 import type { Route } from '../routes/route.js';

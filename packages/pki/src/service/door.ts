@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
-import { isIP, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import {
   type Clock,
@@ -12,6 +12,7 @@ import {
   type HandshakeRefusal,
   handshakeRefusal,
   isWildcard,
+  networkOf,
   type PeerIdentity,
   presentedPeer,
   revocationProblem,
@@ -255,17 +256,6 @@ interface Refused {
   readonly reason: HandshakeRefusal;
   readonly detail: string;
   readonly peer?: string;
-}
-
-/** IPv4 as it is, also where it stands within IPv6. */
-function networkOf(address: string): string {
-  const v4 = /^::ffff:([0-9.]+)$/i.exec(address)?.[1];
-  if (v4 !== undefined || isIP(address) !== 6) return v4 ?? address;
-  const [head = '', tail] = address.split('::');
-  const groups = head === '' ? [] : head.split(':');
-  const rest = tail === undefined || tail === '' ? [] : tail.split(':');
-  const zeros = tail === undefined ? [] : Array.from({ length: 8 - groups.length - rest.length }, () => '0');
-  return `${[...groups, ...zeros, ...rest].slice(0, 4).join(':')}::/64`;
 }
 
 /** A refused TLS socket has forgotten who it was; the TCP socket below, which has no public name, has not. */

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { Networks, networkSchema } from '@sallyport/core/spi';
+import { Networks, networkOf, networkSchema } from '@sallyport/core/spi';
 
 describe('networks of options', () => {
   it('hold addresses by their meaning, not by their spelling', () => {
@@ -18,4 +18,19 @@ describe('networks of options', () => {
     for (const text of ['', '10.0.0.0/33', '10.0.0.0/1', '0.0.0.0/0', '::/0', '10.0.0.0/-8', '10.0.0.0/8/8', 'host'])
       assert.ok(!isNetwork(text), text);
   });
+});
+
+describe('what a limit counts as one place', () => {
+  for (const [address, place] of [
+    ['10.0.0.7', '10.0.0.7'],
+    ['::ffff:10.0.0.7', '10.0.0.7'],
+    ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
+    ['2001:0DB8:1:2::9', '2001:db8:1:2::/64'],
+    ['2001:db8::7', '2001:db8:0:0::/64'],
+    ['fe80::1%eth0', 'fe80:0:0:0::/64'],
+    ['::1', '0:0:0:0::/64'],
+    ['unknown', 'unknown'],
+  ] as const) {
+    it(`is ${place} for ${address}`, () => assert.equal(networkOf(address), place));
+  }
 });
