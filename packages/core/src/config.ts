@@ -1,3 +1,4 @@
+export { changedKeys } from './config/changed-keys.js';
 export { type ReadConfigFile, readConfigFile } from './config/config-file.js';
 export { type NamedRegistryContext, namedRegistry, type Registries } from './config/named-registry.js';
 export { resolveReferences } from './config/references.js';

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 import { InsecureConfigurationError, type Logger } from '@sallyport/core';
+import { changedKeys } from '@sallyport/core/config';
 import { type Clock, type FileWatch, systemClock, watchFiles } from '@sallyport/core/spi';
 import { type Gateway, GatewayInstance } from '../gateway.js';
 import type { GatewayOptions } from '../options.js';
@@ -83,10 +83,8 @@ class FileGateway extends GatewayInstance {
       const next = await read(this.#current);
       const { options, document, violations } = next;
       if (!options) throw new InsecureConfigurationError(`gateway ${this.name}`, violations);
-      const changed = changedKeys(this.#current.document, document);
+      const changed = changedKeys(this.#current.document ?? {}, document ?? {}, CHANGEABLE);
       if (changed.length === 0) return;
-      const fixed = changed.filter((key) => !(CHANGEABLE as readonly string[]).includes(key));
-      if (fixed.length > 0) throw new Error(`a change of ${fixed.join(', ')} needs a restart`);
       const { routes, cors, hosts, trustedProxies, rateLimit } = options;
       await this.replace({
         routes,
@@ -103,9 +101,4 @@ class FileGateway extends GatewayInstance {
       this.events.emit('config-reload-failed', { file, detail });
     }
   }
-}
-
-function changedKeys(before: ReadGatewayFile['document'] = {}, after: ReadGatewayFile['document'] = {}): string[] {
-  const keys = new Set([...Object.keys(before), ...Object.keys(after)]);
-  return [...keys].filter((key) => !isDeepStrictEqual(before[key], after[key]));
 }

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 import { InsecureConfigurationError } from '@sallyport/core';
+import { changedKeys } from '@sallyport/core/config';
 import { type FileWatch, systemClock, type Violation, violation, watchFiles } from '@sallyport/core/spi';
 import type { SidecarOptions } from '../options.js';
 import { type Sidecar, SidecarInstance } from '../sidecar.js';
@@ -76,10 +76,8 @@ class FileSidecar extends SidecarInstance {
     try {
       const { options, document, violations } = await read();
       if (!options || violations.length > 0) throw this.#refusal(violations);
-      const changed = changedKeys(this.#document, document);
+      const changed = changedKeys(this.#document ?? {}, document ?? {}, CHANGEABLE);
       if (changed.length === 0) return;
-      const fixed = changed.filter((key) => !(CHANGEABLE as readonly string[]).includes(key));
-      if (fixed.length > 0) throw new Error(`a change of ${fixed.join(', ')} needs a restart`);
       const { upstreams = {}, authorize } = options;
       const rules = changed.includes('authorize');
       if (rules && !authorize) throw this.#refusal([violation('authorization-missing', 'sidecar.authorize')]);
@@ -96,9 +94,4 @@ class FileSidecar extends SidecarInstance {
   #refusal(violations: readonly Violation[]): InsecureConfigurationError {
     return new InsecureConfigurationError(`the sidecar of ${this.name}`, violations);
   }
-}
-
-function changedKeys(before: Document = {}, after: Document = {}): string[] {
-  const keys = new Set([...Object.keys(before), ...Object.keys(after)]);
-  return [...keys].filter((key) => !isDeepStrictEqual(before[key], after[key]));
 }
