@@ -1,7 +1,7 @@
 import { chmodSync, closeSync, lstatSync, renameSync, type Stats, unlinkSync } from 'node:fs';
 import { isIP, type Server } from 'node:net';
 import { isMainThread } from 'node:worker_threads';
-import { CallError, isLoopback, type LocalAddress, localAddressText } from '@sallyport/core/spi';
+import { CallError, isLoopback, isWildcard, type LocalAddress, localAddressText } from '@sallyport/core/spi';
 import { openSocket } from '../open-socket.js';
 
 /** A listening socket that another process has opened. */
@@ -81,6 +81,12 @@ export class ListeningSockets {
           `the socket that was handed as ${name} is bound to ${difference}, not to ${localAddressText(address)}`,
         );
       }
+      if ('path' in address && isForEverybody(address.path)) {
+        throw new CallError(
+          'UNAVAILABLE',
+          `every user may connect to the socket that was handed as ${name}: set SocketMode=0600`,
+        );
+      }
     } else if ('path' in address) await listenOnFile(server, address);
     else await listening(server, address);
 
@@ -155,7 +161,7 @@ function differenceOf(server: Server, address: LocalAddress): string | undefined
 
 /** A name is no address: it may stand for any but those of all interfaces, and `localhost` for those of this machine alone. */
 function mayStandFor(host: string, address: string): boolean {
-  return isLoopback(host) ? isLoopback(address) : address !== '0.0.0.0' && address !== '::';
+  return isLoopback(host) ? isLoopback(address) : !isWildcard(address);
 }
 
 /** Node passes descriptors on to children but has no name for those of servers in its documentation. */
@@ -187,6 +193,11 @@ function bindProblem(code: string): string {
 
 function fileAt(path: string): Stats | undefined {
   return lstatSync(path, { throwIfNoEntry: false });
+}
+
+/** Whoever connects acts as the program, or sees what only its user may. */
+function isForEverybody(path: string): boolean {
+  return ((fileAt(path)?.mode ?? 0) & 0o002) !== 0;
 }
 
 function isSameFile(one: Stats | undefined, other: Stats | undefined): boolean {
