@@ -104,8 +104,16 @@ function upstreamsOf(upstreams: unknown, given: SidecarFlagValues, nameOf: NameO
     });
   const change = (name: string, changes: Document) =>
     known.set(name, { protocol: 'http', service: name, ...known.get(name), ...changes });
+  const changed = new Set<string>();
+  const changeOnce = (flag: SidecarFlag, name: string, changes: Document) => {
+    // Of two identities, say, nobody could tell which one is meant.
+    if (changed.has(`${flag} ${name}`))
+      violations.push(violation('option-invalid', nameOf(flag), `${JSON.stringify(name)} stands there twice`));
+    changed.add(`${flag} ${name}`);
+    change(name, changes);
+  };
   const changeKnown = (flag: SidecarFlag, name: string, changes: Document) => {
-    if (known.has(name)) change(name, changes);
+    if (known.has(name)) changeOnce(flag, name, changes);
     else violations.push(violation('option-invalid', nameOf(flag), `there is no upstream ${JSON.stringify(name)}`));
   };
 
@@ -114,7 +122,8 @@ function upstreamsOf(upstreams: unknown, given: SidecarFlagValues, nameOf: NameO
     addresses.set(name, [...(addresses.get(name) ?? []), address]);
   }
   for (const [name, list] of addresses) change(name, { addresses: list });
-  for (const [listen, name] of pairs('proxy_tcp', '127.0.0.1:port=name')) change(name, { protocol: 'tcp', listen });
+  for (const [listen, name] of pairs('proxy_tcp', '127.0.0.1:port=name'))
+    changeOnce('proxy_tcp', name, { protocol: 'tcp', listen });
   for (const [name, identity] of pairs('proxy_upstream_identity', 'name=spiffe://…'))
     changeKnown('proxy_upstream_identity', name, { identity });
   for (const [name, protocol] of pairs('proxy_upstream_protocol', 'name=grpc'))

@@ -1,4 +1,5 @@
 import { connect, type NetConnectOpts, type Socket } from 'node:net';
+import { isEnding } from '@sallyport/transport-mtls/spi';
 import type { DirectReader } from './direct-reader.js';
 
 /** Probes of the operating system find a peer that is gone without a word, ms. */
@@ -43,7 +44,7 @@ export function openSocket(
 
 /** Ends it in a way that the other side cannot take for a good end. Unix sockets know no reset: theirs is a close. */
 export function resetSocket(socket: Socket): void {
-  if (socket.remoteAddress === undefined) socket.destroy();
+  if (socket.remoteAddress === undefined || isEnding(socket)) socket.destroy();
   else socket.resetAndDestroy();
 }
 

@@ -36,5 +36,5 @@ export {
 } from './lane.js';
 export { serverOn } from './server.js';
 export { parseServerOptions, type ResolvedServerOptions } from './server-options.js';
-export { reset } from './tcp-below.js';
+export { isEnding, reset } from './tcp-below.js';
 export { listen } from './tls-listener.js';

@@ -15,6 +15,14 @@ export function tcpOf(socket: TLSSocket): Socket | undefined {
  */
 export function reset(socket: TLSSocket): void {
   const tcp = tcpOf(socket) as (Socket & { resetAndClosing?: boolean }) | undefined;
-  if (tcp) tcp.resetAndClosing = true;
+  if (tcp && !isEnding(socket)) tcp.resetAndClosing = true;
   socket.destroy();
+}
+
+/**
+ * Whether all that was to be said is on its way, and the end behind it. Such a connection cannot be reset: libuv refuses (UV_EINVAL),
+ * and Node forgets the descriptor without closing it.
+ */
+export function isEnding({ writableEnded, writableFinished, writableLength }: Socket): boolean {
+  return writableEnded && !writableFinished && writableLength === 0;
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { createAuthority } from '@sallyport/pki';
@@ -241,6 +241,19 @@ describe('a sidecar below systemd', () => {
 
     assert.equal(code, 1);
     assert.match(place.output(), new RegExp(`handed as admin is bound to 0.0.0.0:${place.port}, not to localhost:`));
+  });
+
+  it('refuses a unix socket that every user of the machine may connect to', async () => {
+    await using place = await deployed();
+    const child = place.activated(['upstream-archive'], [place.unixSocket]);
+    await child.output(/Listening on/);
+    chmodSync(place.unixSocket, 0o666);
+    connect(place.unixSocket).on('error', () => {});
+
+    const { code } = await child.exited;
+
+    assert.equal(code, 1);
+    assert.match(place.output(), /every user may connect to the socket that was handed as upstream-archive/);
   });
 
   it('tells when it serves, that its successor is the one to watch, and when it ends', async () => {

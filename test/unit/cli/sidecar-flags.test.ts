@@ -133,6 +133,16 @@ describe('sallyport sidecar', () => {
       'option-invalid --proxy_upstream_identity',
     ],
     [
+      'two identities of one upstream',
+      { upstream_identity: 'postgres=spiffe://shop.example/svc/x,postgres=spiffe://shop.example/svc/y' },
+      'option-invalid --proxy_upstream_identity',
+    ],
+    [
+      'two ports of one upstream',
+      { tcp: '127.0.0.1:7001=postgres,127.0.0.1:7002=postgres' },
+      'option-invalid --proxy_tcp',
+    ],
+    [
       'a port of an upstream beyond loopback',
       { tcp: '0.0.0.0:7001=postgres' },
       'sidecar-port-exposed sidecar.upstreams.postgres.listen',

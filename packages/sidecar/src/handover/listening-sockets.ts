@@ -1,8 +1,9 @@
-import { closeSync } from 'node:fs';
+import { closeSync, lstatSync } from 'node:fs';
 import { isIP, type Server } from 'node:net';
 import {
   CallError,
   isLoopback,
+  isWildcard,
   type LocalAddress,
   listenOnce,
   listenOnFile,
@@ -87,6 +88,12 @@ export class ListeningSockets {
           `the socket that was handed as ${name} is bound to ${difference}, not to ${localAddressText(address)}`,
         );
       }
+      if ('path' in address && isForEverybody(address.path)) {
+        throw new CallError(
+          'UNAVAILABLE',
+          `every user may connect to the socket that was handed as ${name}: set SocketMode=0600`,
+        );
+      }
     } else if ('path' in address) await listenOnFile(server, address.path);
     else await listenOnce(server, address);
 
@@ -115,7 +122,7 @@ function differenceOf(server: Server, address: LocalAddress): string | undefined
 
 /** A name is no address: it may stand for any but those of all interfaces, and `localhost` for those of this machine alone. */
 function mayStandFor(host: string, address: string): boolean {
-  return isLoopback(host) ? isLoopback(address) : address !== '0.0.0.0' && address !== '::';
+  return isLoopback(host) ? isLoopback(address) : !isWildcard(address);
 }
 
 /** Node passes descriptors on to children but has no name for those of servers in its documentation. */
@@ -143,4 +150,9 @@ const bindProblems: Readonly<Record<string, string>> = {
 function bindProblem(code: string): string {
   const problem = bindProblems[code];
   return problem === undefined ? code : `${problem} (${code})`;
+}
+
+/** Whoever connects acts as the program, or sees what only its user may. */
+function isForEverybody(path: string): boolean {
+  return ((lstatSync(path, { throwIfNoEntry: false })?.mode ?? 0) & 0o002) !== 0;
 }
