@@ -13,12 +13,15 @@ export interface RelayEnd {
   readonly reader?: DirectReader;
 }
 
+/** How long nobody may take what is left to be said after the other connection is gone, ms. */
+const FLUSH_MS = 30_000;
+
 /**
  * Passes bytes on between two connections until both are over. The end of one direction is passed on alone, so that the other may
  * go on (half close). A connection that breaks off breaks the other one off too: what was cut short must not look whole. At most
  * `maxBufferedBytes` wait in each direction, besides the piece that was read last.
  */
-export function relay(a: RelayEnd, b: RelayEnd, maxBufferedBytes: number): void {
+export function relay(a: RelayEnd, b: RelayEnd, maxBufferedBytes: number, flushMs = FLUSH_MS): void {
   pass(a, b.socket, maxBufferedBytes);
   pass(b, a.socket, maxBufferedBytes);
   for (const [one, other] of [
@@ -30,7 +33,7 @@ export function relay(a: RelayEnd, b: RelayEnd, maxBufferedBytes: number): void 
       one.socket.destroy();
       other.reset();
     });
-    one.socket.once('close', () => over(one.socket, other));
+    one.socket.once('close', () => over(one.socket, other, flushMs));
   }
 }
 
@@ -79,11 +82,15 @@ function release(): void {
   for (const to of gathering.splice(0)) to.uncork();
 }
 
-/** `gone` is closed. Whatever it had said in full is still delivered. */
-function over(gone: Socket, other: RelayEnd): void {
+/** `gone` is closed. Whatever it had said in full is still delivered, as long as somebody takes it. */
+function over(gone: Socket, other: RelayEnd, flushMs: number): void {
   const { socket } = other;
   if (socket.destroyed) return;
   if (!gone.readableEnded) other.reset();
   else if (socket.writableFinished) socket.destroy();
-  else socket.once('finish', () => socket.destroy());
+  else {
+    socket.once('finish', () => socket.destroy());
+    // Also for a peer that has reset its connection early: Node tells of a good end then, and its writes wait for ever.
+    socket.setTimeout(flushMs, () => other.reset());
+  }
 }
