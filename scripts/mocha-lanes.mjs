@@ -1,8 +1,8 @@
 /*
  * node scripts/mocha-lanes.mjs [arguments of mocha]
  *
- * Runs the compiled tests in two processes side by side: those with Consul and etcd servers, which wait for leases and elections
- * most of the time, and all others. What the first print follows when the others have ended. A file with a failure must then pass
+ * Runs the compiled tests in two processes side by side: those with programs of others, which wait for leases, elections and the
+ * programs most of the time, and all others. What the first print follows when the others have ended. A file with a failure must then pass
  * twice in a row, alone: a machine that stood still for a second fails a test once, a defect again. What passed only then is named.
  *
  * The counts are added up in the file that SALLYPORT_TEST_RESULTS names.
@@ -11,7 +11,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { capture, root, run, runAsProgram } from './process.mjs';
 
-const servers = ['integration/consul', 'integration/etcd', 'conformance/registry'].map(
+const waitingTests = ['integration', 'conformance/registry', 'examples', 'packaging'].map(
   (folder) => `test/dist/${folder}/**/*.test.js`,
 );
 /** So often it must pass then. */
@@ -33,8 +33,8 @@ async function main(args) {
   const show = async (...call) => ({ code: await run(...call) });
 
   const [waiting, others] = await Promise.all([
-    lane('servers', capture, servers),
-    lane('others', show, [...servers.flatMap((glob) => ['--ignore', glob]), 'test/dist/**/*.test.js']),
+    lane('waiting', capture, waitingTests),
+    lane('others', show, [...waitingTests.flatMap((glob) => ['--ignore', glob]), 'test/dist/**/*.test.js']),
   ]);
   console.log(waiting.output);
   // A lane that did not come to its end leaves no results, and then there are none in all.
