@@ -46,6 +46,7 @@ export class Channel {
   readonly #connections = new Set<Connection>();
   #age: Timer;
   #first: Verified | undefined;
+  #dialling = 0;
   #isRetired = false;
 
   constructor(first: Verified, target: DialTarget, context: ChannelContext) {
@@ -127,11 +128,17 @@ export class Channel {
     this.#first = undefined;
     if (first) return first.socket;
     const options = { protocols: [this.protocol], giveUp: this.#context.closing };
-    const verified = await dial(this.server, this.#target, this.#context, options);
-    this.#keep(verified);
-    // Retired meanwhile: a new identity, or an old one that may not be used.
-    if (this.#isRetired) verified.socket.destroy();
-    return verified.socket;
+    this.#dialling++;
+    try {
+      const verified = await dial(this.server, this.#target, this.#context, options);
+      this.#keep(verified);
+      if (!this.#isRetired) return verified.socket;
+      verified.socket.destroy();
+      throw new Error('we have a new identity, or the old one may not be used');
+    } finally {
+      this.#dialling--;
+      this.#retireIfEmpty();
+    }
   }
 
   #keep(verified: Verified): void {
@@ -139,10 +146,14 @@ export class Channel {
     this.#connections.add(connection);
     verified.socket.once('close', () => {
       this.#connections.delete(connection);
-      // Where there is none left, the server is chosen anew, and tells anew what it speaks.
-      if (this.#connections.size === 0) this.retire();
+      this.#retireIfEmpty();
       this.#endIfEmpty();
     });
+  }
+
+  /** Where no connection is left, the server is chosen anew, and tells anew what it speaks. */
+  #retireIfEmpty(): void {
+    if (this.#connections.size === 0 && this.#dialling === 0) this.retire();
   }
 
   #endIfEmpty(): void {
