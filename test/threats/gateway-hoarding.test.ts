@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { TLSSocket } from 'node:tls';
-import { httpRoute, route } from '@sallyport/gateway';
+import { type GatewayLimits, httpRoute, route } from '@sallyport/gateway';
 import { eventually } from '../support/eventually.js';
 import { httpUpstream } from '../support/gateway/http-upstream.js';
 import { type GatewayWorld, gatewayWorld, Orders } from '../support/gateway/world.js';
@@ -56,6 +56,27 @@ async function hoarder(world: GatewayWorld, window = 65_535) {
   };
 }
 
+/** Behind a proxy that tells where requests come from, in front of a service that keeps them until it is told to answer. */
+async function slowDoor(limits: GatewayLimits) {
+  let answer = () => {};
+  const told = new Promise<void>((resolve) => {
+    answer = resolve;
+  });
+  let served = 0;
+  const get = async ({ id }: { id: string }) => {
+    served++;
+    await told;
+    return { text: id };
+  };
+  const world = await gatewayWorld({ routes, limits, handlers: { get }, trustedProxies: ['127.0.0.1'] });
+  return {
+    askFrom: (address: string) => world.ask('GET', '/v1/orders/7', { headers: { 'x-forwarded-for': address } }),
+    served: () => served,
+    answer,
+    [Symbol.asyncDispose]: () => world[Symbol.asyncDispose](),
+  };
+}
+
 /** The place is free again: somebody else is served. */
 async function othersAreServed(world: GatewayWorld): Promise<void> {
   await eventually(async () => assert.equal((await world.ask('GET', '/v1/orders/7')).status, 200));
@@ -95,6 +116,36 @@ describe('a client that would keep the place of others', () => {
       (await asked).map(({ status }) => status),
       [200, 200, 200],
     );
+  });
+
+  it('by slow requests on many connections gets its share of the places, and leaves the others', async () => {
+    await using door = await slowDoor({ maxConcurrentRequests: 3, maxRequestsPerAddress: 2 });
+
+    const asked = [1, 2, 3].map(() => door.askFrom('192.0.2.1'));
+    const refused = await Promise.race(asked);
+    const other = door.askFrom('192.0.2.2');
+    await eventually(() => assert.equal(door.served(), 3));
+    door.answer();
+
+    assert.deepEqual([refused.status, refused.code, refused.headers['retry-after']], [429, 'too-many-requests', '1']);
+    assert.deepEqual((await Promise.all(asked)).map(({ status }) => status).sort(), [200, 200, 429]);
+    assert.equal((await other).status, 200);
+    assert.equal((await door.askFrom('192.0.2.1')).status, 200);
+  });
+
+  it('by requests that wait gets its share of the queue, with all addresses of its network', async () => {
+    await using door = await slowDoor({ maxConcurrentRequests: 1, maxQueuedRequests: 2, maxRequestsPerAddress: 1 });
+
+    const first = door.askFrom('192.0.2.1');
+    await eventually(() => assert.equal(door.served(), 1));
+    const asked = [door.askFrom('2001:db8::1'), door.askFrom('2001:db8::2')];
+    const refused = await Promise.race(asked);
+    const other = door.askFrom('2001:db8:0:1::1');
+    door.answer();
+
+    assert.deepEqual([refused.status, refused.code], [429, 'too-many-requests']);
+    assert.deepEqual((await Promise.all(asked)).map(({ status }) => status).sort(), [200, 429]);
+    assert.deepEqual([(await first).status, (await other).status], [200, 200]);
   });
 
   it('by asking for more at once than a connection may is cut off', async () => {

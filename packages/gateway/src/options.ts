@@ -32,6 +32,8 @@ export interface GatewayLimits {
   readonly maxStreamsPerConnection?: number;
   /** Requests under way in all; the next ones wait. Default 1,000. */
   readonly maxConcurrentRequests?: number;
+  /** Requests under way and waiting of one address, or one IPv6 network; the next ones are answered with 429. Default 250. */
+  readonly maxRequestsPerAddress?: number;
   /** Requests that wait for that; the next ones are answered with 503. Default 1,000. */
   readonly maxQueuedRequests?: number;
   /** Size of the header section, bytes. Default 16 KiB. */
@@ -146,6 +148,7 @@ export const limitsSchema = z.strictObject({
   maxConnectionsPerAddress: limit({ max: 100_000 }).default(200),
   maxStreamsPerConnection: limit({ max: 10_000 }).default(100),
   maxConcurrentRequests: limit({ max: 100_000 }).default(1000),
+  maxRequestsPerAddress: limit({ max: 100_000 }).default(250),
   maxQueuedRequests: limit({ max: 100_000 }).default(1000),
   maxHeaderBytes: limit({ max: 64 * KIB }).default(16 * KIB),
   maxHeaders: limit({ max: 500 }).default(100),

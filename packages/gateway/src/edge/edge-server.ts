@@ -9,9 +9,9 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { type EventSink, handshakeRefusal, type WebTlsHandle } from '@sallyport/core/spi';
+import { AddressCount } from '../limits/address-count.js';
 import type { ResolvedLimits } from '../options.js';
 import { type Problem, problemBody } from '../problem.js';
-import { ConnectionCount } from './connection-count.js';
 import { PipelinedAnswers } from './pipelined-answers.js';
 import { hasStreamedBody } from './streamed-body.js';
 
@@ -75,7 +75,7 @@ export function edgeServer(
 
   const sockets = new Set<Socket>();
   const sessions = new Set<{ close(): void; destroy(): void }>();
-  const perAddress = new ConnectionCount(limits.maxConnectionsPerAddress);
+  const perAddress = new AddressCount(limits.maxConnectionsPerAddress);
   /** Of what never became a request. */
   const tell = ({ status, code }: BrokenProblem, detail: string, remoteAddress = 'unknown') =>
     events.emit('request-refused', { request: 'none', method: '', path: '', status, code, remoteAddress, detail });

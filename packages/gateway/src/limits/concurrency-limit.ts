@@ -1,22 +1,26 @@
 import type { Exchange, Stage } from '../exchange.js';
 import { ProblemError } from '../problem.js';
+import { AddressCount } from './address-count.js';
 
 export interface ConcurrencyLimits {
   readonly maxConcurrentRequests: number;
+  readonly maxRequestsPerAddress: number;
   readonly maxQueuedRequests: number;
 }
 
 /**
  * Requests that are served at once, in all. The next ones wait for their turn in the order they came; when too many wait, 503
- * tells the client to come back, which is better for everybody than to wait for ever.
+ * tells the client to come back, which is better for everybody than to wait for ever. No address gets all the places, of either kind.
  */
 export class ConcurrencyLimit {
   readonly #limits: ConcurrencyLimits;
   readonly #waiting = new Set<() => void>();
+  readonly #perAddress: AddressCount;
   #running = 0;
 
   constructor(limits: ConcurrencyLimits) {
     this.#limits = limits;
+    this.#perAddress = new AddressCount(limits.maxRequestsPerAddress);
   }
 
   get running(): number {
@@ -27,8 +31,11 @@ export class ConcurrencyLimit {
     return this.#waiting.size;
   }
 
-  /** Waits for a place, and gives it back when the request is over. Throws ProblemError 503 when too many wait. */
+  /** Waits for a place, and gives it back when the request is over. Throws ProblemError 429, or 503 when too many wait. */
   readonly stage: Stage = (exchange) => {
+    const { remoteAddress } = exchange.request;
+    if (!this.#perAddress.enter(remoteAddress)) throw tooManyOfOne(this.#limits.maxRequestsPerAddress);
+    exchange.onEnd(() => this.#perAddress.leave(remoteAddress));
     if (this.#running < this.#limits.maxConcurrentRequests) {
       this.#running++;
       exchange.onEnd(this.#leave);
@@ -63,6 +70,16 @@ export class ConcurrencyLimit {
     if (next) next();
     else this.#running--;
   };
+}
+
+function tooManyOfOne(max: number): ProblemError {
+  const problem = {
+    status: 429,
+    code: 'too-many-requests',
+    title: 'Too many requests of this address are under way',
+    headers: { 'retry-after': '1' },
+  };
+  return new ProblemError(problem, { reason: `${max} requests of the address are under way` });
 }
 
 function overloaded(): ProblemError {

@@ -1,7 +1,7 @@
 import { networkOf } from '@sallyport/core/spi';
 
-/** Connections that are open from each address; those of one IPv6 network count as from one, which one customer has. */
-export class ConnectionCount {
+/** What each address has open, connections or requests; an IPv6 network counts as one address, because one customer has it. */
+export class AddressCount {
   readonly #maxPerAddress: number;
   readonly #open = new Map<string, number>();
 
