@@ -316,16 +316,19 @@ describe('T61 an HTTP service that fails', () => {
     assert.doesNotMatch(body + JSON.stringify(headers), /hunter2|db\.internal/);
   });
 
-  it('T61 is 502 when it does not speak HTTP', async () => {
-    await using world = await proxied();
-    await using _service = await rawUpstream(world.mesh, (socket) =>
-      socket.on('data', () => socket.end('SSH-2.0\r\n')),
-    );
+  for (const [what, text] of [
+    ['does not speak HTTP', 'SSH-2.0\r\n'],
+    ['answers in an unknown coding', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n'],
+  ] as const) {
+    it(`T61 is 502 when it ${what}`, async () => {
+      await using world = await proxied();
+      await using _service = await rawUpstream(world.mesh, (socket) => socket.on('data', () => socket.end(text)));
 
-    const { status, code } = await world.ask('GET', '/files/a');
+      const { status, code } = await world.ask('GET', '/files/a');
 
-    assert.deepEqual([status, code], [502, 'upstream-malformed']);
-  });
+      assert.deepEqual([status, code], [502, 'upstream-malformed']);
+    });
+  }
 
   it('T61 is 503 when it switches to another protocol, which nobody has asked for', async () => {
     await using world = await proxied();

@@ -193,6 +193,10 @@ describe('requests with two readings (T50)', () => {
       'two transfer codings',
       `POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n`,
     ],
+    [
+      'a coding below the chunks',
+      `POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n${smuggled}`,
+    ],
     ['a space before the colon', `POST / HTTP/1.1\r\nhost: x\r\ncontent-length : 4\r\n\r\nabcd`],
     ['a folded header', 'GET / HTTP/1.1\r\nhost: x\r\nx-a: b\r\n c\r\nconnection: close\r\n\r\n'],
     ['a folded length', 'POST / HTTP/1.1\r\nhost: x\r\ncontent-length:\r\n 4\r\n\r\nabcd'],

@@ -13,7 +13,7 @@ export { type FileDanger, type FileFinding, readSafeFile, type SafeFile } from '
 export { type FileWatch, type FileWatchOptions, lookAtFiles, watchFiles } from './files/file-watch.js';
 export { canonicalPath, decodePercent, isCanonicalPath } from './http/canonical-path.js';
 export { MalformedRequest } from './http/malformed-request.js';
-export { isClaim, isHopByHop, namedByConnection, readHeaders } from './http/request-headers.js';
+export { isClaim, isHopByHop, isUnknownCoding, namedByConnection, readHeaders } from './http/request-headers.js';
 export {
   type CertificateProfile,
   type Extension,

@@ -69,7 +69,8 @@ const NEVER_HOP_BY_HOP = new Set([
 
 /**
  * Makes one reading of the headers of a request as they came (`rawHeaders`, names and values in turn), by lower-case name: lists are
- * joined (RFC 9110 section 5.3), pseudo-headers of HTTP/2 left out. Throws MalformedRequest (`header-repeated`, `framing-ambiguous`).
+ * joined (RFC 9110 section 5.3), pseudo-headers of HTTP/2 left out. Throws MalformedRequest (`header-repeated`, `framing-ambiguous`,
+ * `transfer-coding-unknown`).
  */
 export function readHeaders(raw: readonly string[]): Readonly<Record<string, string>> {
   const seen: Record<string, string> = Object.create(null);
@@ -86,7 +87,18 @@ export function readHeaders(raw: readonly string[]): Readonly<Record<string, str
     // RFC 9112 section 6.3: the oldest way to hide a second request.
     throw new MalformedRequest('framing-ambiguous', 'Content-Length and Transfer-Encoding exclude each other');
   }
+  if (isUnknownCoding(seen['transfer-encoding'])) {
+    throw new MalformedRequest('transfer-coding-unknown', 'no transfer coding is taken but chunked');
+  }
   return seen;
+}
+
+/**
+ * Whether a `Transfer-Encoding` names more than `chunked` (RFC 9112 section 7). The parser takes the chunks off and nothing else: what is
+ * left would go on under no name, and be taken for the body itself.
+ */
+export function isUnknownCoding(transferEncoding: string | undefined): boolean {
+  return transferEncoding !== undefined && transferEncoding.toLowerCase() !== 'chunked';
 }
 
 /** Names that `Connection` takes out of the message behind us. Throws MalformedRequest (`header-hidden`). */

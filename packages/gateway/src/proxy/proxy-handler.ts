@@ -3,7 +3,7 @@ import { request as httpsRequest, type RequestOptions } from 'node:https';
 import type { Readable } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { CallError, type SpiffeId } from '@sallyport/core';
-import { type EventSink, httpsServerOf, Metadata } from '@sallyport/core/spi';
+import { type EventSink, httpsServerOf, isUnknownCoding, Metadata } from '@sallyport/core/spi';
 import type { FastifyReply } from 'fastify';
 import type { RouteHandler } from '../application.js';
 import type { EdgeIncoming, EdgeOutgoing } from '../edge/edge-server.js';
@@ -18,7 +18,7 @@ import type { Breaker } from '../resilience/breaker.js';
 import { type CallMetadata, hasBody, isIdempotent } from '../routes/rpc-handler.js';
 import type { KeptAnswer, ProxyCache, Recording } from './proxy-cache.js';
 import { answerHeaders, type PassedCredential, requestHeaders } from './proxy-headers.js';
-import { upstreamFailure } from './upstream-failure.js';
+import { malformedThere, upstreamFailure } from './upstream-failure.js';
 import { type HttpRoute, type Place, placeName, type Upstream } from './upstreams.js';
 
 export interface ProxyContext {
@@ -227,7 +227,12 @@ class Trial {
       request.signal.addEventListener('abort', gone);
       outgoing.once('response', (answer) => {
         settle();
-        resolve(answer);
+        if (isUnknownCoding(answer.headers['transfer-encoding'])) {
+          answer.destroy();
+          reject(malformedThere({ reason: 'the service answered in a transfer coding that is not known' }));
+        } else {
+          resolve(answer);
+        }
       });
       outgoing.on('error', (error) => {
         settle();

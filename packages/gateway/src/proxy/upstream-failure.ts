@@ -25,14 +25,17 @@ export function upstreamFailure(error: unknown): ProblemError {
       options,
     );
   }
-  if (code.startsWith('HPE_')) {
-    return new ProblemError(
-      { status: 502, code: 'upstream-malformed', title: 'The service does not speak HTTP' },
-      options,
-    );
-  }
+  if (code.startsWith('HPE_')) return malformedThere(options);
   return new ProblemError(
     { status: 502, code: 'upstream-refused', title: 'The service could not be verified' },
+    options,
+  );
+}
+
+/** An answer that cannot be read, or in more than one way. */
+export function malformedThere(options: ConstructorParameters<typeof ProblemError>[1]): ProblemError {
+  return new ProblemError(
+    { status: 502, code: 'upstream-malformed', title: 'The service does not speak HTTP' },
     options,
   );
 }

@@ -7,6 +7,7 @@ import {
 } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
+import { isUnknownCoding } from '@sallyport/core/spi';
 import { fieldsOf, h1Fields, trailersOf } from './fields.js';
 import type { Fields, RequestHead } from './message.js';
 import {
@@ -239,6 +240,7 @@ function headersOf({ method, authority, headers, hasBody, upgrade, expectsContin
 
 function answerOf(response: IncomingMessage, method: string): Omit<Answer, 'failure'> {
   const status = response.statusCode ?? 0;
+  if (isUnknownCoding(response.headers['transfer-encoding'])) throw new Error('a transfer coding that is not known');
   const headers = fieldsOf(response.rawHeaders);
   const isEmpty =
     method === 'HEAD' || status === 204 || status === 304 || status < 200 || headers['content-length'] === '0';

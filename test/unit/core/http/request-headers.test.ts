@@ -43,6 +43,13 @@ describe('the headers of a request', () => {
     isRefused(() => readHeaders(['Content-Length', '1', 'Transfer-Encoding', 'chunked']), 'framing-ambiguous');
   });
 
+  it('are refused where they name a coding of the body that nobody takes off', () => {
+    for (const coding of ['gzip, chunked', 'gzip', 'identity', 'chunked, chunked', '']) {
+      isRefused(() => readHeaders(['Transfer-Encoding', coding]), 'transfer-coding-unknown');
+    }
+    assert.equal(readHeaders(['Transfer-Encoding', 'Chunked'])['transfer-encoding'], 'Chunked');
+  });
+
   it('are of one connection where Connection names them, which must not name what the message needs', () => {
     assert.deepEqual(namedByConnection(undefined), []);
     assert.deepEqual(namedByConnection('Close, X-Mine ,x-other'), ['close', 'x-mine', 'x-other']);
