@@ -58,6 +58,7 @@ describe('the edge of the gateway', () => {
       ['a Content-Length with a sign', post([`Content-Length: +${json.length}`], json)],
       ['a Transfer-Encoding of another spelling', post(['Transfer-Encoding: xchunked'], chunked)],
       ['a Transfer-Encoding with two codings', post(['Transfer-Encoding: chunked, identity'], chunked)],
+      ['a Transfer-Encoding with a coding below the chunks', post(['Transfer-Encoding: gzip, chunked'], chunked)],
       ['two Host', get('/v1/orders/7', 'Host: evil.test')],
       ['no Host', 'GET /v1/orders/7 HTTP/1.1\r\nConnection: close\r\n\r\n'],
       ['a bare line feed', 'GET /v1/orders/7 HTTP/1.1\nHost: shop.test\nConnection: close\n\n'],
@@ -73,6 +74,16 @@ describe('the edge of the gateway', () => {
     for (const [what, request] of cases) {
       it(`T50 ${what} is answered with 400, once, before any handler`, () => refuses(request, 400));
     }
+
+    it('T50 what stands behind a request that ends the connection is never run', async () => {
+      const large = JSON.stringify({ text: 'x'.repeat(3000) });
+
+      await refuses(`GET /v1/%2e%2e HTTP/1.1\r\nHost: shop.test\r\n\r\n${smuggled}`, 400);
+      await refuses(post([`Content-Length: ${large.length}`], large) + smuggled, 413);
+      await refuses(post([`Content-Length: ${json.length}`, 'Content-Type: text/html'], json) + smuggled, 400);
+      const page = `POST /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\nContent-Type: text/html\r\n`;
+      await refuses(`${page}Content-Length: ${json.length}\r\n\r\n${json}${smuggled}`, 415);
+    });
   });
 
   it('answers what it does not let in with the id that the event has', async () => {

@@ -5,6 +5,7 @@ import type { EventSink } from '@sallyport/core/spi';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { EdgeGuard, GuardedRequest } from './edge/edge-guard.js';
 import type { EdgeIncoming, EdgeOutgoing } from './edge/edge-server.js';
+import { endWith } from './edge/last-answer.js';
 import { breakOffUnlessTaken } from './edge/paced-writer.js';
 import { tellRefusal, tellUnguarded } from './edge/refusal-event.js';
 import { stopReadingAfter } from './edge/stop-reading.js';
@@ -206,7 +207,7 @@ function addRoute(scope: FastifyInstance, route: TableRoute['route'], context: A
     handler(request, reply) {
       const exchange = (request as WithExchange)[exchangeKey] as RoutedExchange;
       exchange.request.bodyArrived();
-      if (context.draining()) reply.header('connection', 'close');
+      if (context.draining()) endWith(outgoingOf(reply));
       return handler(exchange, reply, request.body);
     },
   });
@@ -313,17 +314,20 @@ function refuse(
   tellRefusal(context.events, edge, refusal, exchange?.principal?.subject);
   // HTTP/2 would keep the stream open for the rest of a body, and the place of the request with it.
   if (problem.status === 408 || problem.status === 413) {
-    stopReadingAfter(reply.raw as unknown as EdgeOutgoing, request.raw as unknown as EdgeIncoming);
+    stopReadingAfter(outgoingOf(reply), request.raw as unknown as EdgeIncoming);
   }
   // A body that nobody has read would be taken for the next request, or sent for nothing.
-  if (problem.status === 413 || problem.status === 415 || context.draining()) reply.header('connection', 'close');
+  if (problem.status === 413 || problem.status === 415 || context.draining()) endWith(outgoingOf(reply));
   return reply.sent ? undefined : sendProblem(request, reply, problem);
+}
+
+function outgoingOf({ raw }: FastifyReply): EdgeOutgoing {
+  return raw as unknown as EdgeOutgoing;
 }
 
 function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Problem): FastifyReply {
   const exchange = (request as WithExchange)[exchangeKey];
   const edge = (request.raw as unknown as Guarded)[guarded] as GuardedRequest;
-  if (request.raw.httpVersionMajor === 2) reply.removeHeader('connection');
   return reply
     .code(problem.status)
     .headers({ ...SECURITY_HEADERS, ...exchange?.answerHeaders, ...problem.headers })
@@ -343,8 +347,8 @@ function answerUnguarded(context: ApplicationContext, req: Guarded, res: EdgeOut
     'content-length': Buffer.byteLength(body),
     ...problem.headers,
     'x-request-id': id,
-    ...(req.httpVersionMajor === 1 ? { connection: 'close' } : {}),
   };
+  endWith(res);
   (res as { writeHead(status: number, headers: object): unknown }).writeHead(problem.status, headers);
   breakOffUnlessTaken(res, context.limits.headersTimeoutMs);
   res.end(body);

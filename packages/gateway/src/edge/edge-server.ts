@@ -48,7 +48,9 @@ export function edgeServer(
   const { tls, limits, events } = context;
   const pipelined = new PipelinedAnswers(limits.maxStreamsPerConnection);
   const take = (req: EdgeIncoming, res: EdgeOutgoing) => {
-    if ('stream' in res || pipelined.add(req.socket, res)) onRequest(req, res);
+    if ('stream' in res) onRequest(req, res);
+    else if (pipelined.isEnding(req.socket)) req.resume();
+    else if (pipelined.add(req.socket, res)) onRequest(req, res);
     else refusePipelined(req.socket);
   };
   const server = createSecureServer(
@@ -142,7 +144,7 @@ export function edgeServer(
   // Without it Node would serve such requests as if they had not asked.
   server.on('upgrade', (incoming: IncomingMessage, socket: Duplex, head: Buffer) => {
     // What is still to be answered would be written between the messages of the other protocol.
-    if (pipelined.isAwaited(incoming.socket)) refusePipelined(incoming.socket);
+    if (pipelined.isAwaited(incoming.socket) || pipelined.isEnding(incoming.socket)) refusePipelined(incoming.socket);
     else onUpgrade(incoming, socket, head);
   });
   tls.onChange((options) => server.setSecureContext(options));

@@ -8,6 +8,7 @@ import type { Socket } from 'node:net';
 export class PipelinedAnswers {
   readonly #maxPerConnection: number;
   readonly #awaited = new WeakMap<Socket, Set<ServerResponse>>();
+  readonly #ended = new WeakSet<Socket>();
 
   constructor(maxPerConnection: number) {
     this.#maxPerConnection = maxPerConnection;
@@ -18,8 +19,21 @@ export class PipelinedAnswers {
     const awaited = this.#awaitedOn(socket);
     if (awaited.size >= this.#maxPerConnection) return false;
     awaited.add(answer);
-    answer.on('close', () => awaited.delete(answer));
+    answer.on('close', () => {
+      awaited.delete(answer);
+      if (!answer.shouldKeepAlive) this.#ended.add(socket);
+    });
     return true;
+  }
+
+  /**
+   * Whether the connection ends with an answer that is awaited, or was sent (RFC 9112 section 9.6). What the client has sent behind that
+   * request would be run and never answered; and where the request was refused, it may be what somebody has hidden in it.
+   */
+  isEnding(socket: Socket): boolean {
+    if (this.#ended.has(socket)) return true;
+    for (const answer of this.#awaited.get(socket) ?? []) if (!answer.shouldKeepAlive) return true;
+    return false;
   }
 
   /** Whether something of an answer is not on the connection yet. */

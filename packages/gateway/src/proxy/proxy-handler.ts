@@ -75,10 +75,9 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
     const recording = store?.record(exchange, answer, authority);
     try {
       const own = answerHeaders(answer.headers, exchange, { authority, passes });
-      const connection = reply.getHeader('connection') === 'close' ? { connection: 'close' } : {};
       exchange.begin();
       reply.hijack();
-      await relay(answer, outgoing, { ...own, ...connection }, exchange, recording);
+      await relay(answer, outgoing, own, exchange, recording);
       return reply;
     } finally {
       recording?.end();

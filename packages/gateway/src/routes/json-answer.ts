@@ -8,8 +8,8 @@ const TYPE = 'application/json; charset=utf-8';
 export function sendJson(exchange: Exchange, reply: FastifyReply, text: string): FastifyReply | undefined {
   const { request, answerHeaders } = exchange;
   const outgoing = reply.raw as unknown as EdgeOutgoing;
-  // An answer without a body, or the last one of a connection: Fastify knows how.
-  if (request.method === 'HEAD' || reply.hasHeader('connection') || outgoing.destroyed) {
+  // Fastify knows how to answer without a body.
+  if (request.method === 'HEAD' || outgoing.destroyed) {
     return reply
       .headers(answerHeaders as Record<string, string>)
       .header('x-request-id', request.id)

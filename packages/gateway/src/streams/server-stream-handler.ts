@@ -39,8 +39,7 @@ export function serverStreamHandler(route: RpcRoute, context: StreamContext): Ro
       await Promise.race([next, delay(FIRST_MESSAGE_MS)]);
       exchange.begin();
       reply.hijack();
-      const connection = reply.getHeader('connection') === 'close' ? { connection: 'close' } : {};
-      answer = new AnswerStream(reply.raw as unknown as EdgeOutgoing, { ...headers, ...connection }, format, limits);
+      answer = new AnswerStream(reply.raw as unknown as EdgeOutgoing, headers, format, limits);
       for (;;) {
         const { done, value } = await next;
         if (done) break;
