@@ -88,6 +88,10 @@ export class H1Server implements HttpServer {
   #serve(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
     const connection = this.#connections.get(request.socket);
     if (!connection || connection.isRefused) return;
+    if (connection.isEnding) {
+      request.resume();
+      return;
+    }
     let head: ReadHead;
     try {
       if (request.httpVersion !== '1.1') throw versionRefused();
@@ -115,7 +119,7 @@ export class H1Server implements HttpServer {
       }
       // Its bytes are no request, or are another one: neither may be guessed.
       if (hasBody(request)) throw malformed('upgrade-with-body', 'a request to change the protocol has no body');
-      if (connection.requests > 0)
+      if (connection.requests > 0 || connection.isEnding)
         throw malformed('upgrade-pipelined', 'the answer to an earlier request is not there');
       connection.begin(new H1Upgrade(connection, request, head, first));
     } catch (error) {
@@ -181,6 +185,8 @@ class H1Connection implements HttpConnection {
   isLeaving = false;
   /** What came on it was refused: nothing that follows can be told from it. */
   isRefused = false;
+  /** An answer has told its end: what follows would be run, and never answered (RFC 9112 section 9.6). */
+  isEnding = false;
   readonly #unfinished = new Set<() => void>();
   #grace: Timer | undefined;
 
@@ -283,7 +289,10 @@ class H1Incoming implements Incoming {
     const written = h1Fields(headers, !end);
     // RFC 9110 section 10.1.1: a body that was not asked for may come all the same, or not; nobody could tell it from a request.
     const isUnclear = this.expectsContinue && !this.#isContinued;
-    if (isUnclear || this.#connection.isLeaving) written.connection = 'close';
+    if (isUnclear || this.#connection.isLeaving) {
+      written.connection = 'close';
+      this.#connection.isEnding = true;
+    }
     if (end && !isBodiless(this.method, status)) written['content-length'] ??= '0';
     const { answer } = this;
     answer.writeHead(status, written);
