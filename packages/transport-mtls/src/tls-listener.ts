@@ -254,7 +254,7 @@ class TlsListener implements Listener {
     const age = clock.after(Math.min(spread(maxConnectionAgeMs), coarse(drainAt - clock.now())), () => {
       connection.drain(Math.min(maxConnectionAgeGraceMs, Math.max(1, endsAt - clock.now())));
     });
-    socket.on('error', (error) => this.#failed(error, identity));
+    socket.on('error', (error) => this.#failed(error, socket, { identity, guard }));
     socket.once('close', () => {
       age.cancel();
       if (guard.isFlood) this.#barred.set(identity.id, this.#host.clock.now() + BARRED_MS);
@@ -311,10 +311,15 @@ class TlsListener implements Listener {
     return new Set([...this.#accepted.values()].filter(isFlood));
   }
 
-  /** Connections end with errors all the time; those of the HTTP/2 engine say that the peer broke the protocol. */
-  #failed(error: NodeJS.ErrnoException, { id }: PeerIdentity): void {
+  /**
+   * Connections end with errors all the time; those of the HTTP/2 engine say that the peer broke the protocol. Newer ones (of Node 24 and
+   * 26) end floods so, before we look: that was one where calls do not explain what came.
+   */
+  #failed(error: NodeJS.ErrnoException, socket: TLSSocket, { identity, guard }: Pick<Accepted, 'identity' | 'guard'>) {
     if (!error.code?.startsWith('ERR_HTTP2_')) return;
-    this.#host.events.emit('connection-closed-by-policy', { peer: id, reason: 'abuse', detail: error.message });
+    this.#host.events.emit('connection-closed-by-policy', { peer: identity.id, reason: 'abuse', detail: error.message });
+    guard.account(socket.bytesRead, socket.bytesWritten);
+    if (guard.unexplained > 0) guard.report();
   }
 
   #evict(socket: TLSSocket, identity: PeerIdentity, { reason, detail }: Eviction): void {
