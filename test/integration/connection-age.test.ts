@@ -52,7 +52,7 @@ forEachLane((lane) => {
         hello,
       );
 
-      await clock.advance(0.9 * MINUTE_MS);
+      await clock.advance(0.85 * MINUTE_MS);
       const young = pool.live();
       await clock.advance(0.2 * MINUTE_MS);
 
