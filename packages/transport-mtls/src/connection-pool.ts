@@ -415,7 +415,11 @@ class PooledConnection implements Connection {
   }
 
   #refused(error: unknown): void {
-    if (!(error instanceof ServerRefusedError)) return;
+    if (!(error instanceof ServerRefusedError)) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      this.#lastFailure = `the handshake broke off: ${code ?? message}`;
+      return;
+    }
     this.#lastFailure = `${error.reason}: ${error.message}`;
     this.#context.host.events.emit('server-identity-refused', {
       target: this.target.service,
