@@ -415,6 +415,8 @@ describe('handlers of your own, and several together', () => {
     }
     assert.equal(await statusBehind(own({ ...principal, expiresAt: Date.now() - 1 })), 401);
     assert.equal(await statusBehind(own({ ...principal, scopes: ['a'] })), 503);
+    assert.equal(await statusBehind(own({ ...principal, withdrawn: true })), 503);
+    assert.equal(await statusBehind(own({ ...principal, withdrawn: AbortSignal.abort() })), 401);
   });
 
   it('let in nobody whom `permit` does not let in with true itself', async () => {

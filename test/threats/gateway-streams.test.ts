@@ -6,7 +6,7 @@ import { request as httpsRequest } from 'node:https';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CallError } from '@sallyport/core';
-import { type AuthHandler, custom, route } from '@sallyport/gateway';
+import { type AuthHandler, allOf, custom, route } from '@sallyport/gateway';
 import WebSocket, { type ClientOptions } from 'ws';
 import { eventually } from '../support/eventually.js';
 import { type GatewayWorld, type GatewayWorldOptions, gatewayWorld, Orders } from '../support/gateway/world.js';
@@ -158,6 +158,35 @@ describe('T62 a stream to a client', () => {
     assert.match(body, /\{"error":\{[^\n]+credential-expired[^\n]+\}\n$/);
     assert.equal(world.events('request-refused')[0]?.code, 'credential-expired');
     await eventually(() => assert.ok(cancelled));
+  });
+
+  it('T45 does not begin when one of the proofs of who the client is was taken back meanwhile', async () => {
+    const second = new AbortController();
+    const principal = {
+      subject: 'ada',
+      issuer: 'own',
+      scopes: new Set<string>(),
+      claims: {},
+      expiresAt: Date.now() + 60_000,
+    };
+    const auth = allOf(
+      custom('first', () => principal),
+      custom('second', () => ({ ...principal, withdrawn: second.signal })),
+    );
+    await using world = await gatewayWorld({
+      routes: [route('GET', '/watch/:id', Orders.watch, { service: 'orders', auth })],
+      handlers: {
+        async *watch(_message, { signal }) {
+          second.abort();
+          await once(signal, 'abort');
+          yield { n: 1 };
+        },
+      },
+    });
+
+    const { status, code } = await world.ask('GET', '/watch/a');
+
+    assert.deepEqual([status, code], [401, 'credential-withdrawn']);
   });
 
   it('is cancelled at the service when the client leaves', async () => {

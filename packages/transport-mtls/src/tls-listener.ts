@@ -317,7 +317,11 @@ class TlsListener implements Listener {
    */
   #failed(error: NodeJS.ErrnoException, socket: TLSSocket, { identity, guard }: Pick<Accepted, 'identity' | 'guard'>) {
     if (!error.code?.startsWith('ERR_HTTP2_')) return;
-    this.#host.events.emit('connection-closed-by-policy', { peer: identity.id, reason: 'abuse', detail: error.message });
+    this.#host.events.emit('connection-closed-by-policy', {
+      peer: identity.id,
+      reason: 'abuse',
+      detail: error.message,
+    });
     guard.account(socket.bytesRead, socket.bytesWritten);
     if (guard.unexplained > 0) guard.report();
   }

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { login } from '@sallyport/gateway';
 import { decodeJwt } from 'jose';
+import WebSocket, { type ClientOptions } from 'ws';
 import { Canary } from '../../support/canary.js';
 import type { Browser } from '../../support/gateway/issuer-login.js';
 import { BACK_CHANNEL, type LoginWorld, loginWorld, SHOP } from '../../support/gateway/login-world.js';
@@ -18,6 +20,28 @@ describe('a session of a browser', function () {
   });
 
   afterEach(() => world[Symbol.asyncDispose]());
+
+  /** A stream that has begun, and what comes after its first message. */
+  async function stream(user: Browser) {
+    const answer = await user.open('GET', `${SHOP}/watch/7`);
+    const [first] = (await once(answer, 'data')) as [Buffer];
+    assert.deepEqual([answer.statusCode, String(first)], [200, '{"n":1}\n']);
+    let text = '';
+    answer.on('data', (chunk) => {
+      text += chunk;
+    });
+    return { answer, rest: once(answer, 'end').then(() => text) };
+  }
+
+  async function chat(user: Browser): Promise<WebSocket> {
+    const socket = new WebSocket(`wss://127.0.0.1:${world.gateway.port}/chat/7`, {
+      ca: world.gateway.ca,
+      servername: 'shop.test',
+      headers: { host: 'shop.test', origin: SHOP, cookie: user.cookieHeader('shop.test') },
+    } as ClientOptions);
+    await once(socket, 'open');
+    return socket;
+  }
 
   describe('that the issuer has to confirm', () => {
     it('is confirmed when its access token ends, and not before', async () => {
@@ -176,6 +200,22 @@ describe('a session of a browser', function () {
       assert.equal(await world.me(user), 401);
     });
 
+    it('ends what it has open, a stream and a WebSocket, and none of others', async () => {
+      const [user, other] = [await world.loggedIn(), await world.loggedIn('bob')];
+      const [own, foreign] = [await stream(user), await stream(other)];
+      const socket = await chat(user);
+      const closed = once(socket, 'close');
+
+      await world.logout(user);
+
+      assert.match(await own.rest, /^\{"error":\{[^\n]+credential-withdrawn[^\n]+\}\n$/);
+      assert.deepEqual((await closed)[0], 1008);
+      const codes = world.gateway.events('request-refused').map(({ code }) => code);
+      assert.deepEqual(codes, ['credential-withdrawn', 'credential-withdrawn']);
+      assert.equal(foreign.answer.readableEnded, false);
+      foreign.answer.destroy();
+    });
+
     it('does not end because another page wants it', async () => {
       const user = await world.loggedIn();
 
@@ -215,6 +255,15 @@ describe('a session of a browser', function () {
       assert.equal(status, 200);
       assert.ok(decodeJwt(token).sid);
       assert.deepEqual([await world.me(user), await world.me(sameOne), await world.me(other)], [401, 200, 200]);
+    });
+
+    it('ends what it has open', async () => {
+      const user = await world.loggedIn();
+      const { rest } = await stream(user);
+
+      await logoutAtIssuer(user);
+
+      assert.match(await rest, /credential-withdrawn/);
     });
 
     it('ends once for one token', async () => {

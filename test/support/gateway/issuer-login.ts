@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { IncomingHttpHeaders } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { request } from 'node:https';
 
 export interface Page {
@@ -54,15 +54,33 @@ export class Browser {
     throw new Error('it redirects for ever');
   }
 
-  #ask(
+  /** The cookies for a host as one header. */
+  cookieHeader(host: string): string {
+    return [...this.cookies(host)].map(([name, value]) => `${name}=${value}`).join('; ');
+  }
+
+  async #ask(
     method: string,
     url: string,
     body: string | undefined,
     headers: Readonly<Record<string, string>>,
   ): Promise<Page> {
+    const incoming = await this.open(method, url, body, headers);
+    let text = '';
+    for await (const chunk of incoming) text += chunk;
+    return { url, status: incoming.statusCode ?? 0, headers: incoming.headers, body: text };
+  }
+
+  /** Resolves with the head of the answer. */
+  open(
+    method: string,
+    url: string,
+    body?: string,
+    headers: Readonly<Record<string, string>> = {},
+  ): Promise<IncomingMessage> {
     const { hostname, host, port, pathname, search } = new URL(url);
     const jar = this.cookies(host);
-    const cookie = [...jar].map(([name, value]) => `${name}=${value}`).join('; ');
+    const cookie = this.cookieHeader(host);
     return new Promise((resolve, reject) => {
       const outgoing = request(
         {
@@ -76,14 +94,8 @@ export class Browser {
           headers: { host, ...(cookie === '' ? {} : { cookie }), ...headers },
         },
         (incoming) => {
-          let text = '';
-          incoming.on('data', (chunk) => {
-            text += chunk;
-          });
-          incoming.on('end', () => {
-            for (const set of incoming.headers['set-cookie'] ?? []) keep(jar, set);
-            resolve({ url, status: incoming.statusCode ?? 0, headers: incoming.headers, body: text });
-          });
+          for (const set of incoming.headers['set-cookie'] ?? []) keep(jar, set);
+          resolve(incoming);
         },
       );
       outgoing.on('error', reject);

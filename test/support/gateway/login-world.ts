@@ -1,5 +1,6 @@
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { secret } from '@sallyport/core';
+import { type Call, secret } from '@sallyport/core';
 import { type LoginOptions, login, route } from '@sallyport/gateway';
 import { type FakeClock, fakeClock } from '@sallyport/testing';
 import { type JWK, SignJWT } from 'jose';
@@ -30,6 +31,11 @@ export interface LoginWorld extends AsyncDisposable {
   logoutToken(claims?: object, header?: object, key?: JWK): Promise<string>;
 }
 
+async function* forEver(_message: { id: string }, { signal }: Call) {
+  yield { n: 1 };
+  await once(signal, 'abort');
+}
+
 export async function loginWorld(more: Partial<LoginOptions> = {}): Promise<LoginWorld> {
   const folder = temporaryFolder();
   const issuer = await oidcIssuer({ format: 'jwt', refresh: true });
@@ -47,9 +53,14 @@ export async function loginWorld(more: Partial<LoginOptions> = {}): Promise<Logi
     ...other,
   });
   const people = login(optionsOf(more));
-  const routes = [...people.routes, route('GET', '/me/:id', Orders.get, { service: 'orders', auth: people.auth })];
+  const routes = [
+    ...people.routes,
+    route('GET', '/me/:id', Orders.get, { service: 'orders', auth: people.auth }),
+    route('GET', '/watch/:id', Orders.watch, { service: 'orders', auth: people.auth }),
+    route('GET', '/chat/:id', Orders.chat, { service: 'orders', auth: people.auth }),
+  ];
   // The service keeps to real time, and would not believe what is said of the user.
-  const gateway = await gatewayWorld({ clock, routes, knowsUsers: false });
+  const gateway = await gatewayWorld({ clock, routes, knowsUsers: false, handlers: { watch: forEver } });
 
   return {
     issuer,

@@ -29,15 +29,19 @@ export function allOf(...handlers: readonly AuthHandler[]): AuthHandler {
     let first: Principal | undefined;
     const headers: Record<string, string> = {};
     let expiresAt = Number.POSITIVE_INFINITY;
+    const withdrawals: AbortSignal[] = [];
     for (const authenticator of authenticators) {
       const result = await authenticator.authenticate(request);
       if (result.outcome !== 'authenticated') return result;
       first ??= result.principal;
       Object.assign(headers, result.headers);
       expiresAt = Math.min(expiresAt, result.principal.expiresAt);
+      if (result.principal.withdrawn) withdrawals.push(result.principal.withdrawn);
     }
     // Nobody asked is nobody proven.
-    return first ? { outcome: 'authenticated', principal: { ...first, expiresAt }, headers } : { outcome: 'absent' };
+    if (!first) return { outcome: 'absent' };
+    const withdrawn = withdrawals.length > 0 ? { withdrawn: AbortSignal.any(withdrawals) } : {};
+    return { outcome: 'authenticated', principal: { ...first, ...withdrawn, expiresAt }, headers };
   });
 }
 

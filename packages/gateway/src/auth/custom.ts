@@ -66,10 +66,12 @@ class CustomHandler implements AuthHandler {
   }
 
   #judged(principal: Omit<Principal, 'method'>, clock: Clock): AuthResult {
-    const { subject, issuer, scopes, claims, expiresAt } = principal;
+    const { subject, issuer, scopes, claims, expiresAt, withdrawn } = principal;
     const isOne =
       isName(subject) && isName(issuer) && scopes instanceof Set && typeof claims === 'object' && claims !== null;
-    if (!isOne || !Number.isFinite(expiresAt)) return refused(503, `${this.#name} did not answer with a principal`);
+    const hasEnd = Number.isFinite(expiresAt) && (withdrawn === undefined || withdrawn instanceof AbortSignal);
+    if (!isOne || !hasEnd) return refused(503, `${this.#name} did not answer with a principal`);
+    if (withdrawn?.aborted) return refused(401, `the proof of ${this.#name} was taken back`);
     if (expiresAt <= clock.now()) return refused(401, `the proof of ${this.#name} has expired`);
     return { outcome: 'authenticated', principal: { ...principal, method: this.#name } };
   }

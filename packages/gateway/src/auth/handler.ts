@@ -12,6 +12,8 @@ export interface Principal {
   readonly claims: Readonly<Record<string, unknown>>;
   /** End of the proof, ms since the epoch; nothing derived from it may live longer. */
   readonly expiresAt: number;
+  /** Aborted when the proof is taken back before that, e.g. by a logout: streams that began with it end. Left out: it never is. */
+  readonly withdrawn?: AbortSignal;
   /** Which handler proved it: `jwt`, `introspection`, `client-certificate`, `api-key`, `session`, or the custom name. */
   readonly method: string;
 }

@@ -50,8 +50,8 @@ export function serverStreamHandler(route: RpcRoute, context: StreamContext): Ro
       return reply;
     } catch (error) {
       void iterator.return?.();
-      if (!answer) throw error;
       const problem = problemOf(exchange, error);
+      if (!answer) throw problem ?? error;
       if (!problem) return reply;
       tellRefusal(events, request, problem, exchange.principal?.subject);
       answer.fail(problemBody(problem.problem, request.id));

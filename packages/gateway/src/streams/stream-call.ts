@@ -39,7 +39,8 @@ export function streamCall(route: RpcRoute, context: StreamContext, readsBody: b
     async options(exchange) {
       const ending = new AbortController();
       const abort = () => ending.abort();
-      const signals = [exchange.request.signal, leaving];
+      const { withdrawn } = exchange.principal ?? {};
+      const signals = [exchange.request.signal, leaving, ...(withdrawn ? [withdrawn] : [])];
       for (const signal of signals) signal.addEventListener('abort', abort);
       if (signals.some(({ aborted }) => aborted)) abort();
       const sent = metadata(exchange);
@@ -59,6 +60,7 @@ export function streamCall(route: RpcRoute, context: StreamContext, readsBody: b
       const isOurs = error instanceof ProblemError && error.problem.status !== 499;
       if (request.signal.aborted && !isOurs) return undefined;
       if (leaving.aborted && error instanceof CallError) return goingAway();
+      if (isCancelled(error) && exchange.principal?.withdrawn?.aborted) return proofWithdrawn();
       if (isCancelled(error) && proofMs(exchange) <= 0) return proofEnded();
       return problemOf(error);
     },
@@ -78,6 +80,14 @@ function isCancelled(error: unknown): boolean {
 
 function proofEnded(): ProblemError {
   return new ProblemError({ status: 401, code: 'credential-expired', title: 'The credential has expired meanwhile' });
+}
+
+function proofWithdrawn(): ProblemError {
+  return new ProblemError({
+    status: 401,
+    code: 'credential-withdrawn',
+    title: 'The credential was taken back meanwhile',
+  });
 }
 
 function goingAway(): ProblemError {

@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import type { Principal } from '../handler.js';
 import type { Grant } from './issuer.js';
 import type { EndedSession } from './logout-token.js';
@@ -23,6 +24,7 @@ export class Session {
   usedAt: number;
   /** The one refresh that is under way, for all requests that wait for it. */
   renewing: Promise<void> | undefined;
+  readonly #ending = new AbortController();
   #principal: Principal;
   #idToken: string;
   #refreshToken: string | undefined;
@@ -34,7 +36,10 @@ export class Session {
     const { sid } = principal.claims;
     this.sid = typeof sid === 'string' ? sid : undefined;
     this.#idToken = grant.idToken ?? '';
-    this.#principal = { ...principal, method: 'session', expiresAt: this.endsAt };
+    const { signal: withdrawn } = this.#ending;
+    // Each stream that is open listens.
+    setMaxListeners(0, withdrawn);
+    this.#principal = { ...principal, method: 'session', expiresAt: this.endsAt, withdrawn };
     this.renew(grant, now);
   }
 
@@ -48,6 +53,11 @@ export class Session {
 
   get refreshToken(): string | undefined {
     return this.#refreshToken;
+  }
+
+  /** What was begun with it ends. */
+  end(): void {
+    this.#ending.abort();
   }
 
   /** Whether the issuer must be asked before the next request. */
@@ -94,9 +104,9 @@ export class Sessions {
     const { sessionMs, maxSessions } = this.#limits;
     for (const [oldest, session] of this.#sessions) {
       if (!this.#isOver(session, now)) break;
-      this.#sessions.delete(oldest);
+      this.#end(oldest);
     }
-    if (this.#sessions.size >= maxSessions) this.#sessions.delete(this.#leastUsed(principal.subject));
+    if (this.#sessions.size >= maxSessions) this.#end(this.#leastUsed(principal.subject));
     this.#sessions.set(hashOf(id), new Session(principal, grant, now, sessionMs));
     return id;
   }
@@ -115,8 +125,11 @@ export class Sessions {
     const key = hashOf(id);
     const session = this.#sessions.get(key);
     if (!session) return undefined;
+    if (this.#isOver(session, now)) {
+      this.#end(key);
+      return undefined;
+    }
     this.#sessions.delete(key);
-    if (this.#isOver(session, now)) return undefined;
     session.usedAt = now;
     this.#sessions.set(key, session);
     return session;
@@ -124,10 +137,7 @@ export class Sessions {
 
   /** The session that has ended, where there was one. */
   end(id: string): Session | undefined {
-    const key = hashOf(id);
-    const session = this.#sessions.get(key);
-    this.#sessions.delete(key);
-    return session;
+    return this.#end(hashOf(id));
   }
 
   /** How many sessions the issuer has ended. */
@@ -138,7 +148,7 @@ export class Sessions {
       // Where the issuer has not named its session, the subject alone can tell.
       const isThatOne = session.sid === undefined ? subject !== undefined : sid === undefined || session.sid === sid;
       if (!isOfSubject || !isThatOne) continue;
-      this.#sessions.delete(key);
+      this.#end(key);
       ended++;
     }
     return ended;
@@ -146,6 +156,13 @@ export class Sessions {
 
   has(id: string): boolean {
     return this.#sessions.has(hashOf(id));
+  }
+
+  #end(key: string): Session | undefined {
+    const session = this.#sessions.get(key);
+    this.#sessions.delete(key);
+    session?.end();
+    return session;
   }
 
   #isOver({ endsAt, usedAt }: Session, now: number): boolean {
