@@ -3,6 +3,8 @@ import { connect as connectHttp2 } from 'node:http2';
 import { route } from '@sallyport/gateway';
 import { eventually } from '../support/eventually.js';
 import { type GatewayWorld, gatewayWorld, Orders } from '../support/gateway/world.js';
+import { mutatedRequest } from '../support/mutated-requests.js';
+import { randomNumbers } from '../support/random.js';
 
 const get = (path: string, ...lines: string[]) =>
   [`GET ${path} HTTP/1.1`, 'Host: shop.test', ...lines, 'Connection: close', '', ''].join('\r\n');
@@ -79,11 +81,59 @@ describe('the edge of the gateway', () => {
       const large = JSON.stringify({ text: 'x'.repeat(3000) });
 
       await refuses(`GET /v1/%2e%2e HTTP/1.1\r\nHost: shop.test\r\n\r\n${smuggled}`, 400);
+      await refuses(`GET /v1/orders/7 HTTP/1.1\r\nX-Host: shop.test\r\n\r\n${smuggled}`, 400);
       await refuses(post([`Content-Length: ${large.length}`], large) + smuggled, 413);
       await refuses(post([`Content-Length: ${json.length}`, 'Content-Type: text/html'], json) + smuggled, 400);
       const page = `POST /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\nContent-Type: text/html\r\n`;
       await refuses(`${page}Content-Length: ${json.length}\r\n\r\n${json}${smuggled}`, 415);
     });
+  });
+
+  it('T50 answers what stands before bytes that are no request, and ends the connection', async () => {
+    const before = world.handled.length;
+
+    const said = await world.raw(`${get('/v1/orders/7').replace('Connection: close\r\n', '')}\0\r\n\r\n`);
+
+    assert.deepEqual([answers(said), world.handled.length - before], [[200], 1]);
+    assert.match(said, /connection: close/i);
+    assert.equal(world.events('request-refused').at(-1)?.code, 'request-malformed');
+  });
+
+  it('answers those behind a body that is no JSON', async () => {
+    const broken = post(['Content-Length: 2'], '{,');
+
+    assert.deepEqual(answers(await world.raw(broken + get('/v1/orders/7'))), [400, 200]);
+  });
+
+  it('T50 runs nothing that it does not answer, however requests were mutated', async () => {
+    const chunk = `${json.length.toString(16)}\r\n${json}\r\n0\r\n\r\n`;
+    const open = (method: string, lines: readonly string[]) =>
+      [`${method} /v1/orders/7 HTTP/1.1`, 'Host: shop.test', ...lines, '', ''].join('\r\n');
+    const type = 'Content-Type: application/json';
+    const requests = [
+      open('GET', []) + open('GET', ['Connection: close']),
+      open('POST', [type, `Content-Length: ${json.length}`]) + json + open('GET', ['Connection: close']),
+      open('POST', [type, 'Transfer-Encoding: chunked']) + chunk + open('GET', ['Connection: close']),
+      open('POST', [type, 'Transfer-Encoding: chunked', 'Trailer: Host']) + chunk + open('GET', ['Upgrade: websocket']),
+    ];
+    const pieces = ['Expect: 100-continue\r\n', 'Connection: close\r\n', 'Connection: host\r\n', 'gzip, '];
+    await using own = await gatewayWorld({ limits: { headersTimeoutMs: 300, bodyTimeoutMs: 300 } });
+    const below = randomNumbers(20261122);
+    let ran = 0;
+    let refused = 0;
+
+    for (let round = 0; round < 10; round++) {
+      const before = own.handled.length;
+      const texts = Array.from({ length: 40 }, () => mutatedRequest(below, requests, pieces));
+      const all = await Promise.all(texts.map((text) => own.raw(Buffer.from(text, 'latin1'), { settleMs: 1000 })));
+      const statuses = all.flatMap(answers);
+      const good = statuses.filter((status) => status === 200).length;
+      assert.equal(own.handled.length - before, good, texts.join('\n---\n'));
+      ran += good;
+      refused += statuses.length - good;
+    }
+
+    assert.ok(ran > 100 && refused > 100, `${ran} ran, ${refused} were refused: they prove little`);
   });
 
   it('answers what it does not let in with the id that the event has', async () => {

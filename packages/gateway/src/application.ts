@@ -328,6 +328,8 @@ function outgoingOf({ raw }: FastifyReply): EdgeOutgoing {
 function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Problem): FastifyReply {
   const exchange = (request as WithExchange)[exchangeKey];
   const edge = (request.raw as unknown as Guarded)[guarded] as GuardedRequest;
+  // Fastify ends the connection with each body that it cannot read, also where all of it has come and others wait for their answers.
+  reply.removeHeader('connection');
   return reply
     .code(problem.status)
     .headers({ ...SECURITY_HEADERS, ...exchange?.answerHeaders, ...problem.headers })

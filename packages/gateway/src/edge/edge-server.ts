@@ -135,8 +135,10 @@ export function edgeServer(
   server.on('sessionError', ignore);
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
     const problem = brokenProblem(error, socket);
-    if (!problem) return;
+    if (!problem || pipelined.isEnding(socket)) return;
     tell(problem, error.code ?? error.name, socket.remoteAddress);
+    // Those before it are run, and have the right to their answers.
+    if (pipelined.endWithLast(socket)) return;
     // In the middle of an answer a second one would be taken for a part of it.
     if (pipelined.hasBegun(socket)) socket.destroy();
     else answerBroken(problem, socket);
@@ -173,7 +175,8 @@ function limitHttp1(server: Http2SecureServer, limits: ResolvedLimits): void {
     requestTimeout: limits.headersTimeoutMs + limits.bodyTimeoutMs,
     keepAliveTimeout: limits.idleTimeoutMs,
     connectionsCheckingInterval: CHECK_MS,
-    requireHostHeader: true,
+    // The guard looks for it: Node would answer by itself, and go on with what stands behind that request.
+    requireHostHeader: false,
     insecureHTTPParser: false,
   });
 }

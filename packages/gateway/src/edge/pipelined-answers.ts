@@ -46,6 +46,18 @@ export class PipelinedAnswers {
     return [...(this.#awaited.get(socket) ?? [])].some((answer) => answer.headersSent);
   }
 
+  /**
+   * Ends the connection with the last answer that is awaited; false where there is none, or where one belongs to a request that is not
+   * whole, or has begun and may take any time.
+   */
+  endWithLast(socket: Socket): boolean {
+    const awaited = [...(this.#awaited.get(socket) ?? [])];
+    const last = awaited.at(-1);
+    if (!last || !awaited.every(({ req, headersSent }) => req.complete && !headersSent)) return false;
+    last.shouldKeepAlive = false;
+    return true;
+  }
+
   #awaitedOn(socket: Socket): Set<ServerResponse> {
     const known = this.#awaited.get(socket);
     if (known) return known;
