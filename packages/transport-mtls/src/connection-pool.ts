@@ -396,6 +396,8 @@ class PooledConnection implements Connection {
       this.#peer = peer;
       this.#revocationKeys = revocationKeys;
       this.#beginLife(peer);
+      // TLS 1.3: the client is done before the server has judged it, and grpc-js tells no reason.
+      this.#lastFailure = 'it ended the connection after the handshake, as a server does that refuses our certificate';
       return socket;
     } catch (error) {
       this.#refused(error);

@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../clock.js';
 import type { EventMap } from '../events/events.js';
-import { authorityName, isInGrace, type RevocationList } from './revocation.js';
+import { authorityName, graceBeginsAt, isInGrace, type RevocationList } from './revocation.js';
 import type { Suspension, TlsContext, TlsHandle, TlsMaterial } from './source.js';
 import { successionProblem } from './succession.js';
 
@@ -153,7 +153,8 @@ export class MaterialHolder {
   #schedule(): void {
     this.#timer?.cancel();
     const now = this.#clock.now();
-    const moments = [...expiryMarks(this.#given), ...this.#given.lists.flatMap(listMarks)];
+    const { lists } = this.#given;
+    const moments = [...expiryMarks(this.#given), ...lists.flatMap(listMarks), ...lists.map(graceBeginsAt)];
     const next = Math.min(...moments.filter((at) => at > now));
     this.#timer = this.#clock.after(Math.min(next - now, LOOK_MS), () => this.#look());
   }

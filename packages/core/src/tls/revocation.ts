@@ -4,6 +4,8 @@ import { type Crl, parseCrl, verifyCrl } from '../identity/crl.js';
 import { checkSigner } from '../identity/leaf-check.js';
 import type { TlsMaterial } from './source.js';
 
+const GRACE_LEAD_MS = 1000;
+
 /** The list of one authority, as far as it matters once it has been read and verified. */
 export interface RevocationList {
   readonly authority: X509Certificate;
@@ -82,9 +84,14 @@ export function revocationProblem(
   );
 }
 
-/** Whether one of the lists is past its time and in its grace. */
+/** From when on a list counts by its grace, ms since the epoch: early enough that OpenSSL has it no more when its time is over. */
+export function graceBeginsAt({ nextUpdate, closesAt }: RevocationList): number {
+  return closesAt > nextUpdate ? nextUpdate - GRACE_LEAD_MS : nextUpdate;
+}
+
+/** Whether one of the lists is in its grace, or about to be. */
 export function isInGrace(lists: readonly RevocationList[], now: number): boolean {
-  return lists.some(({ nextUpdate, closesAt }) => nextUpdate <= now && now < closesAt);
+  return lists.some((list) => graceBeginsAt(list) <= now && now < list.closesAt);
 }
 
 /** Whose list it is, for people. */

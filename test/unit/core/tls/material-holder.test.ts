@@ -97,6 +97,30 @@ describe('material that a source holds', () => {
     assert.equal(handle.current().crls.length, 1);
   });
 
+  it('takes a list that has a grace from OpenSSL before its time is over, so that no handshake comes between', async () => {
+    const now = Math.ceil(Date.now() / 1000) * 1000;
+    const inTime = (graceMs: number) => listed({ revoked: [], nextUpdate: now + HOUR_MS }, graceMs);
+    const [lenient, strict] = [held(inTime(HOUR_MS), now), held(inTime(0), now)];
+    const lists = () => [lenient, strict].map(({ handle }) => handle.current().crls.length);
+    const pass = (ms: number) => Promise.all([lenient, strict].map(({ clock }) => clock.advance(ms)));
+
+    await pass(HOUR_MS - 1001);
+    const before = lists();
+    await pass(1);
+    const just = lists();
+    await pass(1000);
+
+    assert.deepEqual(
+      [before, just, lists()],
+      [
+        [1, 1],
+        [0, 1],
+        [0, 1],
+      ],
+    );
+    for (const { handle } of [lenient, strict]) handle.close();
+  });
+
   it('asks for a look at open connections when a list has run out', async () => {
     const now = Date.now();
     const { clock, handle, changes } = held(listed({ revoked: [], nextUpdate: now + MINUTE_MS }), now);
