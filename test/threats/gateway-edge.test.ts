@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { connect as connectHttp2 } from 'node:http2';
 import { route } from '@sallyport/gateway';
 import { eventually } from '../support/eventually.js';
@@ -97,6 +98,37 @@ describe('the edge of the gateway', () => {
     assert.deepEqual([answers(said), world.handled.length - before], [[200], 1]);
     assert.match(said, /connection: close/i);
     assert.equal(world.events('request-refused').at(-1)?.code, 'request-malformed');
+  });
+
+  it('T50 forgets what comes after bytes that are no request, however many pieces it comes in', async () => {
+    let release = () => {};
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const get = () => released.then(() => ({ text: 'done' }));
+    await using own = await gatewayWorld({ handlers: { get } });
+    const warnings: Error[] = [];
+    const warn = (warning: Error) => warnings.push(warning);
+    process.on('warning', warn);
+    const socket = await own.dial();
+    let said = '';
+    socket.on('data', (chunk) => {
+      said += chunk;
+    });
+    const closed = once(socket, 'close');
+
+    socket.write('GET /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\n\r\n');
+    for (let i = 0; i < 30; i++) {
+      socket.write('\0');
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    release();
+    await closed;
+    process.off('warning', warn);
+
+    assert.deepEqual(answers(said), [200]);
+    assert.equal(own.events('request-refused').length, 1);
+    assert.deepEqual(warnings, []);
   });
 
   it('answers those behind a body that is no JSON', async () => {

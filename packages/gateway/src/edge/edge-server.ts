@@ -201,7 +201,8 @@ const phrases: Readonly<Record<number, string>> = {
 
 /** What to say of bytes that are no request; undefined where nobody is there to hear it, or nothing is wrong. */
 function brokenProblem(error: NodeJS.ErrnoException, socket: Socket): BrokenProblem | undefined {
-  socket.on('error', ignore);
+  // Broken bytes are told of once for each piece that comes.
+  if (!socket.listeners('error').includes(ignore)) socket.on('error', ignore);
   // Node says so once for each request, and goes on reading where nobody ends the connection.
   if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && hasStreamedBody(socket)) return undefined;
   if (socket.writable && error.code !== 'ECONNRESET') return broken[error.code ?? ''] ?? malformed;
