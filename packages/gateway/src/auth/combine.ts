@@ -40,8 +40,9 @@ export function allOf(...handlers: readonly AuthHandler[]): AuthHandler {
     }
     // Nobody asked is nobody proven.
     if (!first) return { outcome: 'absent' };
-    const withdrawn = withdrawals.length > 0 ? { withdrawn: AbortSignal.any(withdrawals) } : {};
-    return { outcome: 'authenticated', principal: { ...first, ...withdrawn, expiresAt }, headers };
+    // One as it is: Node remembers each combination of a signal for as long as that lives.
+    const withdrawn = withdrawals.length > 1 ? AbortSignal.any(withdrawals) : withdrawals[0];
+    return { outcome: 'authenticated', principal: { ...first, expiresAt, ...(withdrawn && { withdrawn }) }, headers };
   });
 }
 
