@@ -95,7 +95,8 @@ export function edgeServer(
 
   server.on('connection', (socket: Socket) => {
     const address = socket.remoteAddress ?? 'unknown';
-    if (!perAddress.enter(address)) {
+    const leave = perAddress.enter(address);
+    if (!leave) {
       const detail = `${limits.maxConnectionsPerAddress} connections of this address are open`;
       refused('too-many-connections', detail, address);
       socket.destroy();
@@ -105,7 +106,7 @@ export function edgeServer(
     socket.setNoDelay(true);
     socket.once('close', () => {
       sockets.delete(socket);
-      perAddress.leave(address);
+      leave();
     });
   });
   server.on('drop', (drop) =>

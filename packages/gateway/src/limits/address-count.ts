@@ -9,17 +9,16 @@ export class AddressCount {
     this.#maxPerAddress = maxPerAddress;
   }
 
-  /** False when it would be one too many. Otherwise `leave` when it is over. */
-  enter(address: string): boolean {
+  /** What to call, once, when it is over; undefined when it would be one too many. */
+  enter(address: string): (() => void) | undefined {
     const network = networkOf(address);
     const open = this.#open.get(network) ?? 0;
-    if (open >= this.#maxPerAddress) return false;
+    if (open >= this.#maxPerAddress) return undefined;
     this.#open.set(network, open + 1);
-    return true;
+    return () => this.#leave(network);
   }
 
-  leave(address: string): void {
-    const network = networkOf(address);
+  #leave(network: string): void {
     const left = (this.#open.get(network) ?? 1) - 1;
     if (left > 0) this.#open.set(network, left);
     else this.#open.delete(network);

@@ -33,9 +33,9 @@ export class ConcurrencyLimit {
 
   /** Waits for a place, and gives it back when the request is over. Throws ProblemError 429, or 503 when too many wait. */
   readonly stage: Stage = (exchange) => {
-    const { remoteAddress } = exchange.request;
-    if (!this.#perAddress.enter(remoteAddress)) throw tooManyOfOne(this.#limits.maxRequestsPerAddress);
-    exchange.onEnd(() => this.#perAddress.leave(remoteAddress));
+    const leave = this.#perAddress.enter(exchange.request.remoteAddress);
+    if (!leave) throw tooManyOfOne(this.#limits.maxRequestsPerAddress);
+    exchange.onEnd(leave);
     if (this.#running < this.#limits.maxConcurrentRequests) {
       this.#running++;
       exchange.onEnd(this.#leave);
