@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { CallError, type CallOptions } from '@sallyport/core';
 import type { Exchange } from '../exchange.js';
 import { ProblemError } from '../problem.js';
@@ -40,7 +41,10 @@ export function streamCall(route: RpcRoute, context: StreamContext, readsBody: b
       const ending = new AbortController();
       const abort = () => ending.abort();
       const { withdrawn } = exchange.principal ?? {};
-      const signals = [exchange.request.signal, leaving, ...(withdrawn ? [withdrawn] : [])];
+      const ofMany = withdrawn ? [leaving, withdrawn] : [leaving];
+      // Every stream that is open listens.
+      setMaxListeners(0, ...ofMany);
+      const signals = [exchange.request.signal, ...ofMany];
       for (const signal of signals) signal.addEventListener('abort', abort);
       if (signals.some(({ aborted }) => aborted)) abort();
       const sent = metadata(exchange);

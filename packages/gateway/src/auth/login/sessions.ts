@@ -1,5 +1,4 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { setMaxListeners } from 'node:events';
 import type { Principal } from '../handler.js';
 import type { Grant } from './issuer.js';
 import type { EndedSession } from './logout-token.js';
@@ -36,10 +35,7 @@ export class Session {
     const { sid } = principal.claims;
     this.sid = typeof sid === 'string' ? sid : undefined;
     this.#idToken = grant.idToken ?? '';
-    const { signal: withdrawn } = this.#ending;
-    // Each stream that is open listens.
-    setMaxListeners(0, withdrawn);
-    this.#principal = { ...principal, method: 'session', expiresAt: this.endsAt, withdrawn };
+    this.#principal = { ...principal, method: 'session', expiresAt: this.endsAt, withdrawn: this.#ending.signal };
     this.renew(grant, now);
   }
 
