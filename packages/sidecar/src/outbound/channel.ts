@@ -134,7 +134,7 @@ export class Channel {
       this.#keep(verified);
       if (!this.#isRetired) return verified.socket;
       verified.socket.destroy();
-      throw new Error('we have a new identity, or the old one may not be used');
+      throw new Error('its connections were retired meanwhile');
     } finally {
       this.#dialling--;
       this.#retireIfEmpty();
