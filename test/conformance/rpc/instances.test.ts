@@ -8,7 +8,7 @@ import { instanceOf } from '../../support/instance.js';
 import { forEachLane } from '../../support/lanes.js';
 import { contextOf } from '../../support/registry-context.js';
 import { aborted, all, failure, pause, signal } from './kit.js';
-import { Probe, type ProbeHandlers, world } from './probe.js';
+import { Probe, type ProbeHandlers, type World, world } from './probe.js';
 
 /** A port of loopback on which nobody listens. */
 async function deadPort(): Promise<number> {
@@ -102,6 +102,29 @@ forEachLane(() => {
 
       await eventually(async () => assert.equal((await probe.client.ask({})).text, 'second'));
     });
+
+    const asks: Record<string, (client: World['client']) => Promise<{ text: string } | undefined>> = {
+      'a call': (client) => client.ask({}),
+      'a stream': async (client) => (await all(client.list({})))[0],
+    };
+    for (const [what, ask] of Object.entries(asks)) {
+      it(`that are missing leave room for the one that comes, while ${what} is tried again at once`, async () => {
+        await using probe = await world({});
+        await probe.probe.stop();
+        const late = probe.instance({
+          ...named('late'),
+          async *list() {
+            yield { text: 'late' };
+          },
+        });
+        setTimeout(() => void late.start(), 20);
+
+        let answer: { text: string } | undefined;
+        while (!answer) answer = await ask(probe.client).catch(() => undefined);
+
+        assert.equal(answer.text, 'late');
+      });
+    }
 
     it('that come up on the address where nobody answered are reached', async () => {
       const port = await deadPort();

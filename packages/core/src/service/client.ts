@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { MAX_TIMER_MS } from '../clock.js';
 import type { AnyContract, Method } from '../contract/contract.js';
 import { CallError, Status, UnprocessedCallError, UsageError } from '../errors.js';
@@ -45,11 +46,20 @@ function stubOf(method: Method, context: ClientContext): unknown {
 
 function refused(method: Method, error: CallError): unknown {
   const streams = method.kind === 'serverStream' || method.kind === 'bidi';
-  return streams ? failing(error) : Promise.reject(error);
+  return streams ? failing(error) : failed(error);
 }
 
 function failing(error: CallError): AsyncIterable<never> {
-  return { [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(error) }) };
+  return { [Symbol.asyncIterator]: () => ({ next: () => failed(error) }) };
+}
+
+/**
+ * The end of a call that failed: a turn of the event loop later at the earliest. A caller that tries again at once would keep the loop
+ * from turning otherwise, and everything from arriving that could mend the call.
+ */
+async function failed(error: unknown): Promise<never> {
+  await turn();
+  throw error;
 }
 
 /** One call on its way out: what interceptors may see, and what the lane needs. */
@@ -147,31 +157,35 @@ async function unary(
   request: unknown,
   call: OutgoingCallState,
 ): Promise<unknown> {
-  call.check();
-  const bytes = method.request.encode(request);
-  const caller = context.caller();
-  let picked = caller.pick();
-  for (let isRetry = false; ; isRetry = true) {
-    const destination = (picked && caller.liveTo(picked)) ?? (await reach(caller, picked, call));
-    call.destination = destination;
-    const { candidate, connection } = destination;
-    candidate.pending++;
-    const flight = connection.unary({ path: call.path, metadata: call.sent, deadlineAt: call.deadlineAt }, bytes);
-    const untie = call.onCancelled(flight.cancel);
-    try {
-      const result = await flight.result;
-      call.options.onHeaders?.(result.headers());
-      call.options.onTrailers?.(result.trailers());
-      return method.response.decode(result.message);
-    } catch (error) {
-      if (error instanceof CallError && error.metadata) call.options.onTrailers?.(error.metadata);
-      if (isRetry || !mayRepeat(error, call.options)) throw error;
-      call.check();
-      picked = caller.pickInstead(candidate);
-    } finally {
-      candidate.pending--;
-      untie?.();
+  try {
+    call.check();
+    const bytes = method.request.encode(request);
+    const caller = context.caller();
+    let picked = caller.pick();
+    for (let isRetry = false; ; isRetry = true) {
+      const destination = (picked && caller.liveTo(picked)) ?? (await reach(caller, picked, call));
+      call.destination = destination;
+      const { candidate, connection } = destination;
+      candidate.pending++;
+      const flight = connection.unary({ path: call.path, metadata: call.sent, deadlineAt: call.deadlineAt }, bytes);
+      const untie = call.onCancelled(flight.cancel);
+      try {
+        const result = await flight.result;
+        call.options.onHeaders?.(result.headers());
+        call.options.onTrailers?.(result.trailers());
+        return method.response.decode(result.message);
+      } catch (error) {
+        if (error instanceof CallError && error.metadata) call.options.onTrailers?.(error.metadata);
+        if (isRetry || !mayRepeat(error, call.options)) throw error;
+        call.check();
+        picked = caller.pickInstead(candidate);
+      } finally {
+        candidate.pending--;
+        untie?.();
+      }
     }
+  } catch (error) {
+    return failed(error);
   }
 }
 
@@ -234,12 +248,12 @@ class Responses implements AsyncIterableIterator<unknown> {
     const bytes = this.#owed === 0 ? this.#arriving?.take() : undefined;
     if (bytes === undefined) {
       this.#owed++;
-      return this.#steps.next();
+      return this.#steps.next().catch(failed);
     }
     try {
       return Promise.resolve({ done: false, value: this.#method.response.decode(bytes) });
     } catch (error) {
-      return this.#steps.throw(error);
+      return this.#steps.throw(error).catch(failed);
     }
   }
 
