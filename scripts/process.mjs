@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { realpathSync } from 'node:fs';
+import { closeSync, openSync, realpathSync } from 'node:fs';
 import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
@@ -47,6 +47,20 @@ function wait() {}
 /** Runs a program in silence. Resolves with its exit code (127: there is no such program) and what it wrote. */
 export function capture(command, args, options = {}) {
   return start(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
+}
+
+/**
+ * Runs a program whose output is added to a file. Resolves with its exit code as soon as it has ended, be it that a process which it left behind
+ * holds the file open.
+ */
+export async function runInto(path, command, args, options = {}) {
+  const file = openSync(path, 'a');
+  try {
+    const { code } = await start(command, args, { stdio: ['ignore', file, file], ...options });
+    return code;
+  } finally {
+    closeSync(file);
+  }
 }
 
 /** npm is a script that needs a shell on Windows; the arguments given here never need quoting. */

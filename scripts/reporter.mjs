@@ -1,13 +1,18 @@
 /*
  * The reporter of `npm test`: what mocha's own prints, then the suites that were skipped, by name. Writes the counts and times of every
- * file and what failed to the file that SALLYPORT_TEST_RESULTS names, and ends a run that something left open keeps alive.
+ * file and what failed to the file that SALLYPORT_TEST_RESULTS names. Ends a run that something left open keeps alive, one that stands
+ * still, and one in which so much fails that the rest would say nothing new.
  */
 import { writeFileSync } from 'node:fs';
 import { relative } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import Mocha from 'mocha';
 import { root } from './process.mjs';
 
 const lingerMs = 10_000;
+/** The longest that a test may keep the event loop to itself. */
+const patienceMs = Number(process.env.SALLYPORT_TEST_PATIENCE_MS ?? 60_000);
+const mostFailures = 50;
 
 export default class Reporter extends Mocha.reporters.Spec {
   constructor(runner, options) {
@@ -22,12 +27,18 @@ export default class Reporter extends Mocha.reporters.Spec {
     };
     const skipped = new Map();
     runner.on('pass', (test) => count(test, 'passed'));
-    runner.on('fail', (test) => count(test, 'failed'));
+    runner.on('fail', (test) => {
+      count(test, 'failed');
+      if (this.failures.length < mostFailures) return;
+      console.error(`\n${mostFailures} tests have failed; no more are run.`);
+      runner.abort();
+    });
     runner.on('pending', (test) => {
       count(test, 'skipped');
       const suite = test.parent.titlePath().join(' › ') || test.file;
       skipped.set(suite, (skipped.get(suite) ?? 0) + 1);
     });
+    watch(runner, () => ({ files, failures: this.failures.map(failure), durationMs: Date.now() - this.stats.start }));
     runner.once('end', () => {
       for (const [suite, count] of skipped) console.log(`  skipped: ${suite} (${count})`);
       const { passes, failures, pending, duration } = this.stats;
@@ -47,6 +58,28 @@ function fileOf(test) {
 function failure(test) {
   const { err } = test;
   return { title: test.titlePath().join(' › '), file: fileOf(test), error: String(err?.stack ?? err) };
+}
+
+/** Tells the watchdog what runs and, after every file, what came out so far. */
+function watch(runner, resultsSoFar) {
+  const beats = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+  setInterval(() => Atomics.add(beats, 0, 1), 1_000).unref();
+  const watchdog = new Worker(new URL('watchdog.mjs', import.meta.url), {
+    workerData: { beats, path: process.env.SALLYPORT_TEST_RESULTS, patienceMs },
+  });
+  watchdog.unref();
+  const remaining = new Set(runner.suite.suites.map(fileOf));
+  const starts = (runnable) => {
+    const file = fileOf(runnable);
+    if (file) watchdog.postMessage({ running: { title: runnable.titlePath().join(' › '), file } });
+  };
+  runner.on('test', starts);
+  runner.on('hook', starts);
+  runner.on('suite', (suite) => {
+    if (!suite.parent?.root) return;
+    remaining.delete(fileOf(suite));
+    watchdog.postMessage({ results: { ...resultsSoFar(), remaining: [...remaining] } });
+  });
 }
 
 function writeResults(results) {
