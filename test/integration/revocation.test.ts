@@ -118,7 +118,8 @@ forEachLane(() => {
       assert.deepEqual(good, { text: 'hello' });
       assert.deepEqual([...new Set(refusals(stock.events))], ['revoked']);
       assert.equal(stock.service.readiness.ready, true);
-      assert.equal((await chat).status, 'UNAVAILABLE');
+      const { status, message } = await chat;
+      assert.equal(status, 'UNAVAILABLE', message);
       assert.ok(Date.now() >= nextUpdate + GRACE_MS);
       // The connection and the list have clocks of their own.
       await eventually(() => assert.equal(stalenessOf(stock.events).at(-1), 'has run out'));

@@ -31,7 +31,10 @@ export class MaterialHolder {
   /** As it is used: see `#inForce`. */
   #current: TlsMaterial;
   #withdrawn: Suspension | undefined;
-  /** When the clock was looked at last, ms since the epoch. */
+  /**
+   * When the clock was looked at last, ms since the epoch. Whatever a look decides goes by this one reading: timers may fire a
+   * millisecond early, and a moment that lies between two readings would be over for one of them and to come for the other.
+   */
   #lookedAt: number;
   #timer: Timer | undefined;
 
@@ -40,8 +43,8 @@ export class MaterialHolder {
     this.#clock = clock;
     this.#onLastClose = onLastClose;
     this.#given = first;
-    this.#current = this.#inForce();
     this.#lookedAt = clock.now();
+    this.#current = this.#inForce();
     this.#schedule();
   }
 
@@ -76,9 +79,9 @@ export class MaterialHolder {
       return false;
     }
     this.#given = material;
+    this.#lookedAt = this.#clock.now();
     this.#current = this.#inForce();
     this.#withdrawn = undefined;
-    this.#lookedAt = this.#clock.now();
     this.#schedule();
     this.#tellHandles();
     this.#report('rotated', {
@@ -124,7 +127,7 @@ export class MaterialHolder {
   /** OpenSSL refuses everybody on a list that is past its time: in the grace it gets none, and `verifyPeer` goes by them. */
   #inForce(): TlsMaterial {
     const given = this.#given;
-    return isInGrace(given.lists, this.#clock.now()) ? Object.freeze({ ...given, crls: [] }) : given;
+    return isInGrace(given.lists, this.#lookedAt) ? Object.freeze({ ...given, crls: [] }) : given;
   }
 
   /** Tells what has happened since the last look; a clock that was set back tells it again when the time comes. */
@@ -152,7 +155,7 @@ export class MaterialHolder {
 
   #schedule(): void {
     this.#timer?.cancel();
-    const now = this.#clock.now();
+    const now = this.#lookedAt;
     const { lists } = this.#given;
     const moments = [...expiryMarks(this.#given), ...lists.flatMap(listMarks), ...lists.map(graceBeginsAt)];
     const next = Math.min(...moments.filter((at) => at > now));

@@ -18,6 +18,30 @@ function held(first: TlsMaterial, startMs = Date.now()) {
   return { clock, context, holder, handle, changes: () => changes };
 }
 
+/** A clock that is a millisecond further at every look, with timers that do not wait for their moment. */
+function restlessClock(startMs: number, earlyMs: number) {
+  let now = startMs;
+  const timers = new Set<{ at: number; callback: () => void }>();
+  return {
+    now: () => now++,
+    after(ms: number, callback: () => void) {
+      const timer = { at: now + Math.max(1, ms - earlyMs), callback };
+      timers.add(timer);
+      return { cancel: () => timers.delete(timer) };
+    },
+    /** Lets everything fire that falls due until then. */
+    run(until: number) {
+      for (;;) {
+        const next = [...timers].sort((a, b) => a.at - b.at)[0];
+        if (!next || next.at > until) return;
+        timers.delete(next);
+        now = Math.max(now, next.at);
+        next.callback();
+      }
+    },
+  };
+}
+
 function listed(list: Parameters<typeof prod.crl>[0], graceMs = 0): TlsMaterial {
   const pem = pemOf(prod.issue({ id: web }), prod, { crl: [prod.crl(list)] });
   return materialFrom(pem, graceMs);
@@ -132,6 +156,28 @@ describe('material that a source holds', () => {
 
     assert.deepEqual([before, changes()], [0, 1]);
   });
+
+  for (const earlyMs of [0, 1, 2, 3, 4]) {
+    it(`misses no moment when time passes between two looks at the clock and timers fire ${earlyMs} ms early`, () => {
+      const now = Math.ceil(Date.now() / 1000) * 1000;
+      const material = listed({ revoked: [], nextUpdate: now + MINUTE_MS }, MINUTE_MS);
+      const clock = restlessClock(now, earlyMs);
+      const context = recorder(clock);
+      const holder = new MaterialHolder(material, clock, () => {});
+      const handle = holder.open(context);
+      const lists: number[] = [];
+      handle.onChange(({ crls }) => lists.push(crls.length));
+
+      clock.run(now + MINUTE_MS - 900);
+      const inGrace = [...lists];
+      clock.run(now + 2 * MINUTE_MS + 100);
+      handle.close();
+
+      assert.deepEqual([inGrace, lists], [[0], [0, 1]]);
+      const late = context.of('revocation-stale').map(({ remainingMs }) => Math.round(remainingMs / 1000));
+      assert.deepEqual(late, [75, 66, 60, 0]);
+    });
+  }
 
   it('is not followed by that of another identity or with an older list, and takes what is newer', () => {
     const { context, holder, handle } = held(listed({ revoked: [], number: 5 }));
