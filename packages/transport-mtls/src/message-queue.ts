@@ -4,8 +4,8 @@ interface Waiting<T> {
 }
 
 /**
- * Messages that arrive by callback, read as an async iterable by one reader. `demand` is called whenever the reader waits, so
- * that no more than it asks for is taken from the wire; `taken` when it took one that had been kept for it.
+ * Messages that arrive by callback, read as an async iterable by one reader. `demand` is called whenever the reader has taken one, so
+ * that no more than the next is taken from the wire; `taken` when it took one that had been kept for it.
  */
 export class MessageQueue<T> implements AsyncIterableIterator<T> {
   readonly #demand: () => void;
@@ -25,8 +25,12 @@ export class MessageQueue<T> implements AsyncIterableIterator<T> {
   }
 
   push(message: T): void {
-    if (this.#waiting) this.#settle(({ resolve }) => resolve({ done: false, value: message }));
-    else this.#messages.push(message);
+    if (!this.#waiting) {
+      this.#messages.push(message);
+      return;
+    }
+    this.#settle(({ resolve }) => resolve({ done: false, value: message }));
+    this.#demand();
   }
 
   /** No more messages; `error` undefined: the end was good. */
@@ -40,7 +44,9 @@ export class MessageQueue<T> implements AsyncIterableIterator<T> {
   /** The next message if it is here already. */
   take(): T | undefined {
     const message = this.#messages.shift();
-    if (message !== undefined) this.#taken(message);
+    if (message === undefined) return undefined;
+    this.#taken(message);
+    this.#demand();
     return message;
   }
 
@@ -55,7 +61,6 @@ export class MessageQueue<T> implements AsyncIterableIterator<T> {
     }
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject };
-      this.#demand();
     });
   }
 

@@ -158,6 +158,30 @@ forEachLane(() => {
       assert.deepEqual(await all(probe.client.talk(endless())), [{ n: 0, text: '' }]);
     });
 
+    it('asks for no more to say once the call has ended, even while nobody reads the answers', async () => {
+      await using probe = await world({
+        async *talk(requests) {
+          for await (const _ of requests) {
+            yield { n: 1 };
+            return;
+          }
+        },
+      });
+      let produced = 0;
+      function* endless() {
+        for (;;) yield { n: ++produced };
+      }
+      const answers = probe.client.talk(endless())[Symbol.asyncIterator]();
+      assert.deepEqual(await answers.next(), { done: false, value: { n: 1, text: '' } });
+
+      await pause(50);
+      const before = produced;
+      await pause(50);
+
+      assert.equal(produced, before);
+      assert.deepEqual(await answers.next(), { done: true, value: undefined });
+    });
+
     it('holds a producing handler back while the client reads slowly', async () => {
       let produced = 0;
       await using probe = await world({

@@ -367,14 +367,20 @@ class Upload {
   }
 
   async #run(stream: ClientStream): Promise<void> {
+    // A stream that has ended takes everything at once. Its reader may learn of the end much later.
+    let hasEnded = false;
+    void stream.trailers.then(() => {
+      hasEnded = true;
+    });
+    const isOver = () => hasEnded || this.#stopped || stream !== this.#stream;
     for (const message of [...(this.#said ?? [])]) {
       await stream.send(message);
-      if (this.#isOver(stream)) return;
+      if (isOver()) return;
     }
     for (;;) {
       this.#next ??= this.#iterate().next();
       const { done, value } = await this.#next;
-      if (this.#isOver(stream)) return;
+      if (isOver()) return;
       if (done) break;
       this.#next = undefined;
       const message = this.#method.request.encode(value);
@@ -383,10 +389,6 @@ class Upload {
       if (wait) await wait;
     }
     stream.halfClose();
-  }
-
-  #isOver(stream: ClientStream): boolean {
-    return this.#stopped || stream !== this.#stream;
   }
 
   #iterate(): AsyncIterator<unknown> | Iterator<unknown> {

@@ -172,6 +172,8 @@ class GrpcClientStream implements ClientStream {
         this.#messages.end(error);
       },
     });
+    // Always one ahead of the reader: grpc-js tells of the end only to whoever reads, and takes what is written after it for an error.
+    call.startRead();
   }
 
   // One message at a time: grpc-js loses the order of messages and half-close when a second one is given before it took the first.
