@@ -39,8 +39,10 @@ const error = `the event loop has not turned for ${patienceMs / 1_000} s\n${stac
 writeSync(2, `\nHUNG: ${running.title}\n${error}\n`); // console.log would ask the thread that hangs
 const { files, failures, remaining, durationMs } = results;
 if (path) {
-  const hung = { ...running, error };
-  writeFileSync(path, `${JSON.stringify({ files, durationMs, failures: [...failures, hung], remaining })}\n`);
+  const total = (outcome) => Object.values(files).reduce((sum, counts) => sum + counts[outcome], 0);
+  const counts = { passed: total('passed'), failed: failures.length + 1, skipped: total('skipped') };
+  const all = { ...counts, durationMs, files, failures: [...failures, { ...running, error }], remaining };
+  writeFileSync(path, `${JSON.stringify(all)}\n`);
 }
 process.kill(process.pid, 'SIGKILL');
 

@@ -120,7 +120,7 @@ describe('the lanes behind one door', () => {
 
   it('lose no call when a server drains under load, on the fast lane', async () => {
     await using world = mesh({ lanes: ['fast'] });
-    const options = { drain: { spreadMs: 50, graceMs: 2000 } };
+    const options = { drain: { spreadMs: 50, graceMs: 15_000 } };
     const [first, second] = [talker(world, options), talker(world, options)];
     await world.start();
     const web = await world.callerAs('web');

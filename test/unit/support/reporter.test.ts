@@ -6,7 +6,8 @@ import { root } from '../../support/repository.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 interface Results {
-  readonly passed?: number;
+  readonly passed: number;
+  readonly failed: number;
   readonly files: Readonly<Record<string, { readonly passed: number }>>;
   readonly failures: readonly { readonly title: string; readonly file: string; readonly error: string }[];
   readonly remaining?: readonly string[];
@@ -50,6 +51,7 @@ describe("the tests' reporter", function () {
       stderr,
       /HUNG: b\.test\.mjs › spins\nthe event loop has not turned for 2 s\n {4}at spins \(\S+b\.test\.mjs:3:/,
     );
+    assert.deepEqual([results.passed, results.failed], [1, 1]);
     assert.deepEqual(
       Object.values(results.files).map(({ passed }) => passed),
       [1],
