@@ -55,9 +55,11 @@ function fileOf(test) {
   return relative(root, test.file ?? test.parent?.file ?? '');
 }
 
+/** The hook for all tests says in which file it found something (test/support/root-hooks.ts). */
 function failure(test) {
   const { err } = test;
-  return { title: test.titlePath().join(' › '), file: fileOf(test), error: String(err?.stack ?? err) };
+  const file = err?.file ? relative(root, err.file) : fileOf(test);
+  return { title: test.titlePath().join(' › '), file, error: String(err?.stack ?? err) };
 }
 
 /** Tells the watchdog what runs and, after every file, what came out so far. */

@@ -238,15 +238,17 @@ function writtenFiles(handle: TlsHandle, folder: string) {
     crl: join(folder, 'lists.crl'),
   };
   let turn = Promise.resolve();
+  const isOver = () => !existsSync(folder); // the test has tidied up
   const write = async (material: TlsMaterial): Promise<void> => {
+    if (isOver()) return;
     const key = material.privateKey();
     writeFileSync(files.key, key.slice(0, key.length / 2), { mode: 0o600 });
     await pause(HALF_WRITTEN_MS);
-    if (!existsSync(folder)) return; // the test is over, and has tidied up
+    if (isOver()) return;
     writeFileSync(files.key, key);
     writeFileSync(files.cert, material.certificateChain);
     await pause(HALF_WRITTEN_MS);
-    if (!existsSync(folder)) return; // the test is over, and has tidied up
+    if (isOver()) return;
     replace(files.ca, [...material.bundles.values()].flat().map(String).join(''));
     replace(files.crl, material.crls.join(''));
   };
