@@ -40,9 +40,11 @@ export class ServiceFollower {
   readonly #closing = new AbortController();
   readonly #backoff: Backoff;
   #known: Map<string, Known> | undefined;
-  /** Known, but not in the registry any more; they wait for the end of their grace. */
-  readonly #missing = new Set<string>();
+  /** Known, but not in the registry any more, and until when, by the clock of the process. */
+  readonly #missing = new Map<string, number>();
   #grace: Timer | undefined;
+  /** Whether what is known is what etcd says, apart from those who are missing. */
+  #inContact = false;
   #revision = 0;
   #problem: string | undefined;
 
@@ -87,6 +89,7 @@ export class ServiceFollower {
       } catch (error) {
         if (!signal.aborted) this.#turn(messageOf(error));
       }
+      this.#inContact = false;
       await this.#backoff.wait(signal);
     }
   }
@@ -120,17 +123,21 @@ export class ServiceFollower {
     // Nobody saw them go: a store that is empty at once, or older than it was, has rather lost them.
     const gone = [...(before ?? [])].filter(([id]) => !known.has(id));
     const suspicious = gone.length > 0 && (items.length === 0 || revision < this.#revision);
-    if (suspicious && this.#missing.size === 0) this.#beginGrace();
+    const now = performance.now();
     for (const [id, former] of gone) {
-      if (suspicious || this.#missing.has(id)) {
+      const until = this.#missing.get(id) ?? (suspicious ? now + this.#options.options.emptyGraceMs : 0);
+      if (until > now) {
         known.set(id, former);
-        this.#missing.add(id);
-      } else if (former.record) {
-        events.push({ type: 'removed', id });
+        this.#missing.set(id, until);
+      } else {
+        this.#missing.delete(id);
+        if (former.record) events.push({ type: 'removed', id });
       }
     }
     this.#known = known;
     this.#revision = revision;
+    this.#inContact = true;
+    this.#awaitGrace();
     // Whoever waits for the first answer gets it as a snapshot.
     this.#tell(before === undefined ? [] : events);
     this.#turn(this.#missing.size > 0 ? this.#missingDetail() : undefined);
@@ -197,6 +204,7 @@ export class ServiceFollower {
       if (change) changes.push(change);
     }
     this.#revision = Math.max(this.#revision, revision);
+    this.#awaitGrace();
     this.#tell(changes);
     if (this.#missing.size === 0) this.#turn(undefined);
   }
@@ -210,17 +218,28 @@ export class ServiceFollower {
     return { value: Buffer.alloc(0), record: undefined };
   }
 
-  #beginGrace(): void {
-    this.#grace = systemClock.after(this.#options.options.emptyGraceMs, () => {
-      const events: RegistryEvent[] = [];
-      for (const id of this.#missing) {
-        if (this.#known?.get(id)?.record) events.push({ type: 'removed', id });
-        this.#known?.delete(id);
-      }
-      this.#missing.clear();
-      this.#tell(events);
-      this.#turn(undefined);
+  /** Nobody goes while etcd is out of reach: then the next listing decides. */
+  #awaitGrace(): void {
+    this.#grace?.cancel();
+    if (this.#missing.size === 0) return;
+    const nextMs = Math.min(...this.#missing.values()) - performance.now();
+    this.#grace = systemClock.after(Math.max(0, nextMs), () => {
+      if (this.#inContact) this.#endGrace();
     });
+  }
+
+  #endGrace(): void {
+    const now = performance.now();
+    const events: RegistryEvent[] = [];
+    for (const [id, until] of this.#missing) {
+      if (until > now) continue;
+      if (this.#known?.get(id)?.record) events.push({ type: 'removed', id });
+      this.#known?.delete(id);
+      this.#missing.delete(id);
+    }
+    this.#awaitGrace();
+    this.#tell(events);
+    if (this.#missing.size === 0) this.#turn(undefined);
   }
 
   #missingDetail(): string {

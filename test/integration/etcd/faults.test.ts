@@ -56,6 +56,37 @@ for (const version of ['3.4', '3.5'] as const) {
       assert.equal(running.fewestKnown, 3);
     });
 
+    it('has as much patience with a second loss of data as with the first', async () => {
+      const running = await launch({ reader: { options: { emptyGraceMs: 4000 } } });
+      await world.server.wipe();
+      const lostAt = performance.now();
+      await running.complete();
+      for (const { clock } of running.owners) clock.kill();
+      await world.server.wipe();
+      const lostAgainAt = performance.now();
+
+      await sleep(Math.max(0, lostAt + 5000 - performance.now()));
+      assert.equal(running.known, 3);
+      await eventually(() => assert.equal(running.known, 0));
+      // The reader finds out a moment after the wipe, never before it has begun.
+      assert.ok(performance.now() - lostAgainAt > 3000);
+    });
+
+    it('lets nobody go while etcd is away, and those who are still gone when it is back', async () => {
+      const running = await launch({ reader: { options: { emptyGraceMs: 2000 } } });
+      for (const { clock } of running.owners) clock.kill();
+      await world.server.wipe();
+      await eventually(() => assert.match(detailsOf(running), /3 instances vanished at once/));
+      await world.server.kill();
+
+      await sleep(3500);
+      assert.equal(running.known, 3);
+      assert.equal(running.view.state, 'stale');
+      await world.server.restart();
+      await eventually(() => assert.equal(running.known, 0));
+      assert.equal(running.view.state, 'fresh');
+    });
+
     it('notices that no bytes move, and catches up when they do again', async () => {
       await using proxy = await FaultProxy.start(world.server.address);
       const running = await launch({
@@ -225,4 +256,12 @@ for (const version of ['3.4', '3.5'] as const) {
       running.close();
     });
   });
+}
+
+/** What the reader was told of the registry. */
+function detailsOf({ reader }: Fleet): string {
+  return reader.events
+    .of('registry-state')
+    .map(({ detail }) => detail)
+    .join('\n');
 }
