@@ -147,6 +147,8 @@ export class ServiceFollower {
   #watchFrom(revision: number): Promise<void> {
     const { cluster, prefix, options, service } = this.#options;
     const { signal } = this.#closing;
+    // The last reader may have gone during the listing, and nobody would end the watch.
+    if (signal.aborted) return Promise.resolve();
     return new Promise((resolve, reject) => {
       let close: CloseStream | undefined;
       let begun = false;

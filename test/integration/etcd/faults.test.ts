@@ -87,6 +87,16 @@ for (const version of ['3.4', '3.5'] as const) {
       assert.equal(running.view.state, 'fresh');
     });
 
+    it('leaves no watch behind when a reader goes as soon as it knows', async () => {
+      const { session } = await world.open('hasty');
+      const before = await world.server.watches();
+
+      for (let i = 0; i < 10; i++) for await (const { type } of session.watch('hasty')) if (type === 'snapshot') break;
+
+      await sleep(300);
+      assert.equal(await world.server.watches(), before);
+    });
+
     it('notices that no bytes move, and catches up when they do again', async () => {
       await using proxy = await FaultProxy.start(world.server.address);
       const running = await launch({

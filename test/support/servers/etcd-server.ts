@@ -125,6 +125,12 @@ export class EtcdServer extends ServerCluster<ServerNode> {
     await this.#asRoot(['del', '--', key]);
   }
 
+  /** How many watches are open on the first node, as it counts them. */
+  async watches(): Promise<number> {
+    const { text } = await httpsRequest({ method: 'GET', url: `${this.address}/metrics`, agent: this.#agent });
+    return Number(/^etcd_debugging_mvcc_watcher_total (\d+)/m.exec(text)?.[1]);
+  }
+
   /** The revision of the store, decimal. */
   async revision(): Promise<string> {
     const { header } = (await this.#etcdctl.ask(this.#endpoints, ['get', '--', 'any'])) as RangeAnswer;
