@@ -86,6 +86,8 @@ function send(url: string, agent: Agent, signal: AbortSignal): Promise<IncomingM
   return new Promise((resolve, reject) => {
     const asked = request(url, { agent, signal, headers: { accept: 'application/json' } }, resolve);
     asked.on('error', (error: NodeJS.ErrnoException) => reject(new Error(`it cannot be reached: ${reasonOf(error)}`)));
+    // Node says no more than this when the answer is an upgrade that nobody asked for, and no deadline reaches the request then.
+    asked.once('close', () => reject(new Error('its answer is none to what was asked')));
     asked.end();
   });
 }

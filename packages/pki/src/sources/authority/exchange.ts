@@ -87,6 +87,8 @@ function headOf({ door, agent, path, body, signal }: Ask): Promise<IncomingMessa
     sent.once('response', resolve);
     // It stays: after the answer has begun, an error here must not end the process.
     sent.on('error', reject);
+    // Node says no more than this when the answer is an upgrade that nobody asked for, and no deadline reaches the request then.
+    sent.once('close', () => reject(strange('is none to what was asked')));
     sent.end(payload);
   });
 }
