@@ -4,18 +4,16 @@ interface Waiting<T> {
 }
 
 /**
- * Messages that arrive by callback, read as an async iterable by one reader. `demand` is called whenever the reader has taken one, so
- * that no more than the next is taken from the wire; `taken` when it took one that had been kept for it.
+ * Messages that arrive by callback, read as an async iterable by one reader. `taken` is called when it took one that had been kept for
+ * it.
  */
 export class MessageQueue<T> implements AsyncIterableIterator<T> {
-  readonly #demand: () => void;
   readonly #taken: (message: T) => void;
   readonly #messages: T[] = [];
   #waiting: Waiting<T> | undefined;
   #end: { error: unknown } | undefined;
 
-  constructor(demand: () => void = ignore, taken: (message: T) => void = ignore) {
-    this.#demand = demand;
+  constructor(taken: (message: T) => void) {
     this.#taken = taken;
   }
 
@@ -25,12 +23,8 @@ export class MessageQueue<T> implements AsyncIterableIterator<T> {
   }
 
   push(message: T): void {
-    if (!this.#waiting) {
-      this.#messages.push(message);
-      return;
-    }
-    this.#settle(({ resolve }) => resolve({ done: false, value: message }));
-    this.#demand();
+    if (this.#waiting) this.#settle(({ resolve }) => resolve({ done: false, value: message }));
+    else this.#messages.push(message);
   }
 
   /** No more messages; `error` undefined: the end was good. */
@@ -44,9 +38,7 @@ export class MessageQueue<T> implements AsyncIterableIterator<T> {
   /** The next message if it is here already. */
   take(): T | undefined {
     const message = this.#messages.shift();
-    if (message === undefined) return undefined;
-    this.#taken(message);
-    this.#demand();
+    if (message !== undefined) this.#taken(message);
     return message;
   }
 
@@ -74,5 +66,3 @@ export class MessageQueue<T> implements AsyncIterableIterator<T> {
     if (waiting) how(waiting);
   }
 }
-
-function ignore(): void {}

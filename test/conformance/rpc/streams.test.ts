@@ -182,6 +182,28 @@ forEachLane(() => {
       assert.deepEqual(await answers.next(), { done: true, value: undefined });
     });
 
+    it('gives every answer, and a good end, to a slow reader that still has something to say', async () => {
+      await using probe = await world({
+        async *talk() {
+          for (let n = 0; n < 5; n++) yield { n };
+        },
+      });
+      async function* talkative() {
+        for (let n = 0; ; n++) {
+          yield { n };
+          await pause(5);
+        }
+      }
+
+      const answers: number[] = [];
+      for await (const { n } of probe.client.talk(talkative())) {
+        answers.push(n);
+        await pause(60);
+      }
+
+      assert.deepEqual(answers, [0, 1, 2, 3, 4]);
+    });
+
     it('holds a producing handler back while the client reads slowly', async () => {
       let produced = 0;
       await using probe = await world({
@@ -203,6 +225,29 @@ forEachLane(() => {
 
       // 2 MiB: windows, stream buffers and TLS records hold some messages each; the handler could have made thousands.
       assert.ok(lead < 128, `the handler ran ${lead} messages of 16 KiB ahead`);
+    });
+
+    it('holds a handler back that produces small messages while nobody reads', async () => {
+      let produced = 0;
+      await using probe = await world({
+        async *list() {
+          for (;;) {
+            produced++;
+            yield {};
+          }
+        },
+      });
+      const answers = probe.client.list({})[Symbol.asyncIterator]();
+      await answers.next();
+
+      let before = -1;
+      for (let waits = 0; waits < 20 && produced > before; waits++) {
+        before = produced;
+        await pause(300);
+      }
+
+      assert.equal(produced, before);
+      await answers.return?.();
     });
 
     it('holds a producing client back while the handler reads slowly', async () => {

@@ -408,7 +408,7 @@ class FastClientStream extends OutgoingStream implements ClientStream {
 
   constructor(connection: FastChannel, call: OutgoingCall) {
     super(connection, call);
-    this.#messages = new MessageQueue(undefined, (message) => connection.releaseHeld(this, message));
+    this.#messages = new MessageQueue((message) => connection.releaseHeld(this, message));
     this.headers = new Promise((resolve, reject) => {
       this.#onHeaders = resolve;
       this.#onNoHeaders = reject;

@@ -342,7 +342,7 @@ class FastIncomingCall extends FastStream implements IncomingCall {
     this.#running = true;
     this.connection.running++;
     if (method.requestStream) {
-      this.#requests = new MessageQueue(undefined, (message) => this.connection.releaseHeld(this, message));
+      this.#requests = new MessageQueue((message) => this.connection.releaseHeld(this, message));
     }
     method.serve(this, request);
   }

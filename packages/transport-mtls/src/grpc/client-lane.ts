@@ -28,6 +28,10 @@ import { toCallError } from './status.js';
 type GrpcCall = ReturnType<Channel['createCall']>;
 
 const EMPTY = new GrpcMetadata();
+/** Answers of one stream that may wait for their reader, bytes; the message that passes it is the last one. */
+const READ_AHEAD_BYTES = 256 * 1024;
+/** What a message costs besides, so that empty ones do not wait in any number. */
+const UNREAD_OVERHEAD_BYTES = 128;
 
 /** gRPC over HTTP/2 on @grpc/grpc-js: one channel to one instance, with one generation of our identity. */
 export class GrpcChannel implements ClientLane {
@@ -145,10 +149,15 @@ class GrpcClientStream implements ClientStream {
   readonly #messages: MessageQueue<Buffer>;
   #sent: (() => void) | undefined;
   #over = false;
+  #isReading = false;
+  #unreadBytes = 0;
 
   constructor(call: GrpcCall, metadata: Metadata | undefined) {
     this.#call = call;
-    this.#messages = new MessageQueue(() => call.startRead());
+    this.#messages = new MessageQueue(({ length }) => {
+      this.#unreadBytes -= length + UNREAD_OVERHEAD_BYTES;
+      this.#readOn();
+    });
     let onHeaders: (headers: Metadata) => void = ignore;
     let onNoHeaders: (error: Error) => void = ignore;
     let onTrailers: (trailers: Metadata) => void = ignore;
@@ -162,7 +171,12 @@ class GrpcClientStream implements ClientStream {
     });
     call.start(toGrpc(metadata), {
       onReceiveMetadata: (headers) => onHeaders(fromGrpc(headers)),
-      onReceiveMessage: (bytes: Buffer) => this.#messages.push(bytes),
+      onReceiveMessage: (bytes: Buffer) => {
+        this.#isReading = false;
+        if (!this.#messages.isAwaited) this.#unreadBytes += bytes.length + UNREAD_OVERHEAD_BYTES;
+        this.#messages.push(bytes);
+        this.#readOn();
+      },
       onReceiveStatus: (status: StatusObject) => {
         const error = status.code === grpcCode.OK ? undefined : toCallError(status);
         this.#over = true;
@@ -172,8 +186,17 @@ class GrpcClientStream implements ClientStream {
         this.#messages.end(error);
       },
     });
-    // Always one ahead of the reader: grpc-js tells of the end only to whoever reads, and takes what is written after it for an error.
-    call.startRead();
+    this.#readOn();
+  }
+
+  /**
+   * Ahead of the reader: grpc-js tells of the end only to whoever has read everything. What is written meanwhile it takes for an error
+   * of the call, and drops the answers that are left.
+   */
+  #readOn(): void {
+    if (this.#isReading || this.#over || this.#unreadBytes > READ_AHEAD_BYTES) return;
+    this.#isReading = true;
+    this.#call.startRead();
   }
 
   // One message at a time: grpc-js loses the order of messages and half-close when a second one is given before it took the first.
