@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { createServer } from 'node:net';
+import type { Selector } from 'sallyport';
 import { eventually } from '../../support/eventually.js';
 import { forEachLane } from '../../support/lanes.js';
 import { aborted, all, failure, pause, type Signal, signal } from './kit.js';
@@ -43,6 +45,38 @@ function waiting(started: Signal, cancelled: Signal, released: Signal = signal()
 
 forEachLane(() => {
   describe('cancellation', () => {
+    it('holds on to nothing of a call that is over, though its reader never came back', async () => {
+      let pending = Number.NaN;
+      const counting: Selector = {
+        name: 'counting',
+        pick: (candidates) => {
+          pending = candidates[0]?.pending ?? Number.NaN;
+          return candidates[0];
+        },
+      };
+      await using probe = await world(
+        {
+          async *list() {
+            yield { n: 1 };
+            await pause(60_000);
+          },
+          ask: (request) => request,
+        },
+        { open: { selector: counting } },
+      );
+      const abort = new AbortController();
+      for (let i = 0; i < 10; i++) {
+        const answers = probe.client.list({}, { signal: abort.signal, deadlineMs: 300 });
+        await answers[Symbol.asyncIterator]().next();
+      }
+
+      await eventually(async () => {
+        await probe.client.ask({});
+        assert.equal(pending, 0);
+      }, 5000);
+      assert.deepEqual(getEventListeners(abort.signal, 'abort'), []);
+    });
+
     for (const kind of ['ask', 'list', 'collect', 'talk'] as const) {
       it(`by an abort signal reaches the handler of ${kind}`, async () => {
         const [started, cancelled] = [signal(), signal()];

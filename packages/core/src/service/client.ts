@@ -281,6 +281,11 @@ class Responses implements AsyncIterableIterator<unknown> {
       const stream = connection.stream({ path: call.path, metadata: call.sent, deadlineAt: call.deadlineAt });
       candidate.pending++;
       const untie = call.onCancelled(() => stream.cancel());
+      // With the call: its reader may be slow, or never come back.
+      void stream.trailers.then(() => {
+        candidate.pending--;
+        untie?.();
+      });
       upload.begin(stream);
       let outcome: 'good' | 'bad' | 'again' = 'bad';
       try {
@@ -306,8 +311,6 @@ class Responses implements AsyncIterableIterator<unknown> {
         outcome = 'again';
       } finally {
         this.#arriving = undefined;
-        candidate.pending--;
-        untie?.();
         if (outcome !== 'again') upload.stop();
         if (outcome === 'bad') stream.cancel();
         if (outcome !== 'again' && call.options.onTrailers) call.options.onTrailers(await stream.trailers);
