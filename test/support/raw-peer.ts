@@ -23,6 +23,8 @@ export interface RawPeerOptions {
   readonly identity?: string;
   /** Protocol it asks for; default that of the lane under test, or `h2`. */
   readonly alpn?: string;
+  /** A TCP connection that is there already. */
+  readonly over?: Socket;
   /** False: TLS is all it says. Default true: the preface and empty settings follow. */
   readonly greet?: boolean;
   /** False: it counts what it reads but does not keep it. Default true. */
@@ -33,8 +35,7 @@ export async function rawPeer(mesh: Mesh, service: Service, options: RawPeerOpti
   const { host, port } = endpointOf(service);
   const issued = mesh.authority.issue({ id: mesh.id(options.identity ?? 'raw') });
   const socket = connect({
-    host,
-    port,
+    ...(options.over ? { socket: options.over } : { host, port }),
     cert: issued.certificatePem,
     key: issued.privateKeyPem,
     ca: mesh.authority.bundlePem,

@@ -238,9 +238,11 @@ class PooledConnection implements Connection {
       this.#onIdle = undefined;
       this.#grace?.cancel();
       this.#age?.cancel();
-      if (this.#lane) this.#lane.close();
+      this.#lane?.close();
       // The attempt under way fails, and those who wait for it try again with the new identity.
-      else this.#tcp?.destroy();
+      if (!this.#lane) this.#tcp?.destroy();
+      // grpc-js does not close a connection that it has not come to use.
+      if (this.#lane === this.#grpc) this.#socket?.destroy();
       onClosed();
     };
     const { host, options } = this.#context;

@@ -89,6 +89,8 @@ class TlsListener implements Listener {
   readonly #patrol: Timer;
   readonly #unsubscribe: () => void;
   #closed: Promise<void> | undefined;
+  /** While it drains: when that is over, ms since the epoch. */
+  #drainsUntil: number | undefined;
   #endpoints: readonly Endpoint[] = [];
 
   constructor(host: ServerHost, options: ResolvedServerOptions, makeLanes: readonly MakeServerLane[], bind: Bind) {
@@ -155,8 +157,9 @@ class TlsListener implements Listener {
 
   async drain(graceMs: number): Promise<void> {
     this.#stopAccepting();
-    for (const { lane } of this.#accepted.values()) lane.drain(graceMs);
     const deadline = Date.now() + graceMs;
+    this.#drainsUntil = deadline;
+    for (const { lane } of this.#accepted.values()) lane.drain(graceMs);
     while (this.#accepted.size > 0 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 10));
     await this.close();
   }
@@ -264,6 +267,8 @@ class TlsListener implements Listener {
       else this.#perPeer.delete(identity.id);
       connection.release();
     });
+    // Its handshake was under way when the others were told.
+    if (this.#drainsUntil !== undefined) connection.drain(Math.max(1, this.#drainsUntil - Date.now()));
   }
 
   /** New handshakes use new material at once; whoever must not stay leaves at once, and without an identity everybody. */
