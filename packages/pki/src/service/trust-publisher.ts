@@ -166,7 +166,8 @@ interface OwnLeaf {
   readonly certificatePem: string;
   readonly privateKeyPem: string;
   readonly serial: string;
-  /** Ms since the epoch. */
+  /** Ms since the epoch, like the others. */
+  readonly notBefore: number;
   readonly renewAt: number;
   readonly notAfter: number;
 }
@@ -203,8 +204,12 @@ async function ownLeaf(
 ): Promise<Pick<Published, 'own' | 'shortcoming'>> {
   const { clock, store } = options;
   const now = clock.now();
+  // A clock that was set back may have come to a time before its first: nobody would accept it until then.
   const holds =
-    before?.issuer.id === issuers.current.id && now < before.notAfter && !store.ledger.isRevoked(before.serial);
+    before?.issuer.id === issuers.current.id &&
+    before.notBefore <= now &&
+    now < before.notAfter &&
+    !store.ledger.isRevoked(before.serial);
   if (before && holds && now < before.renewAt) return { own: before, shortcoming: undefined };
   try {
     return { own: await issueOwn(options, issuers), shortcoming: undefined };
@@ -235,6 +240,7 @@ async function issueOwn({ store, clock, leafTtlMs }: TrustPublisherOptions, issu
     certificatePem: leaf.certificatePem,
     privateKeyPem: privateKeyPem(privateKey),
     serial: leaf.serial,
+    notBefore: now - BACKDATE_MS,
     renewAt: now + (leaf.notAfter - now) / 2,
     notAfter: leaf.notAfter,
   };
