@@ -22,7 +22,8 @@ export const factSchema = z.discriminatedUnion('fact', [
   z.object({ fact: z.literal('revoked'), serial, at: instant, reason: revocationReasonSchema.optional() }),
   /** All that was issued to the identity before `at`, known here or not. Forgotten after `until`. */
   z.object({ fact: z.literal('identity-revoked'), id, at: instant, until: instant }),
-  z.object({ fact: z.literal('list-numbered'), number: z.int() }),
+  /** `past`: up to when the store had forgotten by then. */
+  z.object({ fact: z.literal('list-numbered'), number: z.int(), past: instant.optional() }),
 ]);
 
 export type Fact = z.output<typeof factSchema>;
@@ -55,6 +56,9 @@ export class Ledger {
   readonly #revoked = new Set<Entry>();
   readonly #revokedIds = new Map<string, { readonly at: number; readonly until: number }>();
   #listNumber = 0;
+  #past: number | undefined;
+  #lastReading = 0;
+  #ended = 0;
 
   get tokens(): number {
     return this.#tokens.size;
@@ -64,8 +68,32 @@ export class Ledger {
     return this.#certificates.size;
   }
 
+  /** Of the certificates, those that had not ended when `prune` looked last. */
+  get living(): number {
+    return this.#certificates.size - this.#ended;
+  }
+
   get listNumber(): number {
     return this.#listNumber;
+  }
+
+  /** Up to when it has forgotten, ms since the epoch; undefined: no fact tells. */
+  get past(): number | undefined {
+    return this.#past;
+  }
+
+  /** The latest reading of the clock that a fact holds, ms since the epoch; undefined: none holds any. */
+  get lastReading(): number | undefined {
+    return this.#lastReading === 0 ? undefined : this.#lastReading;
+  }
+
+  /** When the last of what it knows now may be forgotten, ms since the epoch. */
+  get lastEnd(): number {
+    let end = 0;
+    for (const { expiresAt } of this.#tokens.values()) end = Math.max(end, expiresAt);
+    for (const { until } of this.#revokedIds.values()) end = Math.max(end, until);
+    for (const { notAfter } of this.#certificates.values()) end = Math.max(end, notAfter + AFTERLIFE_MS);
+    return end;
   }
 
   apply(fact: Fact): void {
@@ -79,19 +107,25 @@ export class Ledger {
         return;
       case 'revoked':
         this.#revoke(fact);
+        this.#lastReading = Math.max(this.#lastReading, fact.at);
         return;
       case 'identity-revoked':
+        this.#lastReading = Math.max(this.#lastReading, fact.at);
         this.#revokedIds.set(fact.id, { at: fact.at, until: fact.until });
         for (const [hash, token] of this.#tokens) if (token.id === fact.id) this.#tokens.delete(hash);
         return;
       case 'list-numbered':
         this.#listNumber = Math.max(this.#listNumber, fact.number);
+        // A list is numbered by the clock, in ms.
+        this.#lastReading = Math.max(this.#lastReading, fact.number);
+        this.#past = fact.past ?? this.#past;
     }
   }
 
   /** Facts that sum up to the same. */
   *facts(): Generator<Fact> {
-    yield { fact: 'list-numbered', number: this.#listNumber };
+    const past = this.#past === undefined ? {} : { past: this.#past };
+    yield { fact: 'list-numbered', number: this.#listNumber, ...past };
     for (const [id, { at, until }] of this.#revokedIds) yield { fact: 'identity-revoked', id, at, until };
     for (const [hash, { id, expiresAt }] of this.#tokens) yield { fact: 'join-token', hash, id, expiresAt };
     for (const { serial, id, notAfter, issuer, revoked } of this.#certificates.values()) {
@@ -154,12 +188,15 @@ export class Ledger {
     return ends;
   }
 
-  /** Forgets what is over. */
-  prune(now: number): void {
-    for (const [hash, { expiresAt }] of this.#tokens) if (expiresAt <= now) this.#tokens.delete(hash);
-    for (const [id, { until }] of this.#revokedIds) if (until <= now) this.#revokedIds.delete(id);
+  /** Forgets what was over at `past`, which may lie behind the clock. */
+  prune(past: number, now = past): void {
+    this.#past = past;
+    this.#ended = 0;
+    for (const [hash, { expiresAt }] of this.#tokens) if (expiresAt <= past) this.#tokens.delete(hash);
+    for (const [id, { until }] of this.#revokedIds) if (until <= past) this.#revokedIds.delete(id);
     for (const entry of this.#certificates.values()) {
-      if (entry.notAfter + (entry.revoked ? AFTERLIFE_MS : 0) <= now) this.#forget(entry);
+      if (entry.notAfter + (entry.revoked ? AFTERLIFE_MS : 0) <= past) this.#forget(entry);
+      else if (entry.notAfter <= now) this.#ended++;
     }
   }
 

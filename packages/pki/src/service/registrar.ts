@@ -142,7 +142,7 @@ export class Registrar {
 
   async #issue(publicKey: KeyObject, id: string, how: How): Promise<IssuedCertificate> {
     const { store, publisher, clock, limits, leafTtlMs, events } = this.#options;
-    if (store.ledger.certificates >= limits.maxCertificates) {
+    if (store.ledger.living >= limits.maxCertificates) {
       throw new Refusal('rate-limited', 'too many certificates live', { retryAfterMs: 60_000 });
     }
     const now = clock.now();

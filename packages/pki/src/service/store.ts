@@ -20,6 +20,8 @@ const PRUNE_MS = 60_000;
 /** By so much the past moves on between two prunings at the most, ms: a little faster than time, to make up for sleep. */
 const MAX_PASSED_MS = 66_000;
 const MAX_BATCH = 1024;
+/** Nothing that was known when the clock was read lives longer than that: a leaf seven days, a revoked one a while more. */
+const LONGEST_LIFE_MS = 8 * 86_400_000;
 
 interface Write {
   readonly at: number;
@@ -48,6 +50,10 @@ export class Store {
   #writing: Promise<void> | undefined;
   /** What ended before it may be forgotten, ms since the epoch. */
   #past: number;
+  /** What it would be if the clock had been right when the store was opened. */
+  #pastByClock: number;
+  /** When the last of what the store held when it was opened is over. */
+  readonly #inheritedUntil: number;
   #closed = false;
   #failed = false;
 
@@ -58,12 +64,11 @@ export class Store {
     this.#unlock = parts.unlock;
     this.#journal = parts.journal;
     this.#generation = parts.generation;
-    this.#past = options.clock.now();
-    this.#pruning = every(options.clock, PRUNE_MS, () => {
-      // A clock that leaps ahead for a while must not wipe out what will live again when it is back, revocations above all.
-      this.#past = Math.min(options.clock.now(), this.#past + MAX_PASSED_MS);
-      this.prune();
-    });
+    this.#pastByClock = options.clock.now();
+    this.#past = provenPast(this.ledger, this.#pastByClock);
+    this.prune();
+    this.#inheritedUntil = this.ledger.lastEnd;
+    this.#pruning = every(options.clock, PRUNE_MS, () => this.#age());
   }
 
   /**
@@ -71,7 +76,7 @@ export class Store {
    * `store-busy` if another process has it open, `store-damaged`.
    */
   static async open(options: StoreOptions): Promise<Store> {
-    const { directory, clock } = options;
+    const { directory } = options;
     await ensureFolder(directory);
     const unlock = await lockStore(join(directory, 'lock'));
     try {
@@ -81,7 +86,6 @@ export class Store {
       const generation = await readSnapshot(directory, ledger);
       await removeStale(directory, generation);
       const journal = await openJournal(directory, generation, ledger);
-      ledger.prune(clock.now());
       return new Store(options, { ledger, unlock, journal, generation, audit: await AuditLog.open(directory) });
     } catch (error) {
       await unlock();
@@ -92,7 +96,8 @@ export class Store {
   /** Counts at once; resolves when it is on the disk, with its line in the audit log. Rejects with a `PkiError`: `store-failed`. */
   record(fact: Fact, entry?: AuditEntry): Promise<void> {
     this.ledger.apply(fact);
-    return this.#write(fact, entry);
+    // The next one who opens the store goes on from there, whatever the clock says by then.
+    return this.#write(fact.fact === 'list-numbered' ? { ...fact, past: this.#past } : fact, entry);
   }
 
   /** A line of the audit log on its own. */
@@ -102,7 +107,7 @@ export class Store {
 
   /** Forgets what is over. */
   prune(): void {
-    this.ledger.prune(this.#past);
+    this.ledger.prune(this.#past, this.#options.clock.now());
   }
 
   /** Writes what waits, then lets go of the folder. */
@@ -114,6 +119,19 @@ export class Store {
     await this.#journal.close();
     await this.#audit.close();
     await this.#unlock();
+  }
+
+  /**
+   * A clock that leaps ahead for a while must not wipe out what will live again when it is back, revocations above all. Nor may
+   * one that was ahead already when the store was opened: after a closure, long perhaps, only what was there before lags behind
+   * the clock, until it has had its time.
+   */
+  #age(): void {
+    const now = this.#options.clock.now();
+    this.#pastByClock = Math.min(now, this.#pastByClock + MAX_PASSED_MS);
+    const past = this.#past + MAX_PASSED_MS;
+    this.#past = Math.min(now, past < this.#inheritedUntil ? past : Math.max(past, this.#pastByClock));
+    this.prune();
   }
 
   #write(fact: Fact | undefined, entry: AuditEntry | undefined): Promise<void> {
@@ -175,6 +193,16 @@ interface Parts {
   readonly unlock: () => Promise<void>;
   readonly journal: Journal;
   readonly generation: number;
+}
+
+/**
+ * From where a store that is opened goes on to forget: from where it was, because a machine may start with a clock that is
+ * ahead, time and again, until somebody sets it right. But not from further back than anything lives, or one that is opened
+ * for minutes at a time would keep everything.
+ */
+function provenPast({ past, lastReading }: Ledger, now: number): number {
+  if (lastReading === undefined) return now; // no list is out yet, and nothing has been revoked
+  return Math.min(now, past === undefined ? lastReading : Math.max(past, lastReading - LONGEST_LIFE_MS));
 }
 
 const SNAPSHOT = 'snapshot.jsonl';

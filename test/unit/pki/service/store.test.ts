@@ -314,6 +314,92 @@ describe('the store of an authority', () => {
     await after.close();
   });
 
+  describe('opened with a clock that is ahead', () => {
+    const clock = fakeClock();
+    const reopened = async (store?: Store) => {
+      await store?.close();
+      return await Store.open({ directory: join(folder.path, 'store'), clock, maxJournalBytes: 300 });
+    };
+    const certificate = (serial: string): Fact => ({ ...issued(serial), notAfter: clock.now() + HOUR_MS }) as Fact;
+    const listed = (): Fact => ({ fact: 'list-numbered', number: clock.now() });
+    const known = ({ ledger }: Store) => [
+      ledger.isRevoked('01'),
+      ledger.wasRevokedSince(id, 0),
+      ledger.serialsOf(id),
+      ledger.revokedBy('A').length,
+    ];
+    const all = [true, true, ['02'], 1];
+
+    it('forgets nothing that lives, however often', async () => {
+      let store = await reopened();
+      for (const serial of ['01', '02']) await store.record(certificate(serial));
+      await store.record({ fact: 'revoked', serial: '01', at: clock.now() });
+      await store.record({ fact: 'identity-revoked', id, at: clock.now(), until: clock.now() + HOUR_MS });
+      await store.record(listed());
+
+      clock.jump(3 * HOUR_MS);
+      for (let time = 0; time < 3; time++) {
+        store = await reopened(store);
+        await store.record(listed());
+        await clock.advance(5 * 60_000);
+        assert.deepEqual(known(store), all, `time ${time}`);
+      }
+      clock.jump(-3 * HOUR_MS);
+      store = await reopened(store);
+
+      assert.deepEqual(known(store), all);
+      await clock.advance(3 * HOUR_MS);
+      assert.equal(store.ledger.certificates, 0);
+      await store.close();
+    });
+
+    it('forgets nothing that lives when it has never numbered a list either', async () => {
+      let store = await reopened();
+      for (const serial of ['01', '02']) await store.record(certificate(serial));
+      await store.record({ fact: 'identity-revoked', id, at: clock.now(), until: clock.now() + HOUR_MS });
+      await store.record({ fact: 'revoked', serial: '01', at: clock.now() });
+
+      clock.jump(3 * HOUR_MS);
+      store = await reopened(store);
+
+      assert.deepEqual(known(store), all);
+      await store.close();
+    });
+
+    it('forgets all the same what is over after a month, and holds no more from then on than what lives', async () => {
+      let store = await reopened();
+      for (const serial of ['01', '02']) await store.record(certificate(serial));
+      await store.record({ fact: 'revoked', serial: '01', at: clock.now() });
+      await store.record(listed());
+
+      clock.jump(30 * 24 * HOUR_MS);
+      store = await reopened(store);
+      assert.deepEqual([store.ledger.certificates, store.ledger.living], [2, 0]);
+      await store.record(certificate('03'));
+      await clock.advance(2 * HOUR_MS);
+
+      assert.equal(store.ledger.certificates, 0);
+      await store.record(certificate('04'));
+      await clock.advance(HOUR_MS + 60_000);
+      assert.equal(store.ledger.certificates, 0);
+      await store.close();
+    });
+
+    it('does not grow for ever when it is open for ten minutes a day', async () => {
+      let store = await reopened();
+      for (let day = 0; day < 30; day++) {
+        await store.record(certificate(`1${day}`));
+        await store.record(listed());
+        await clock.advance(10 * 60_000);
+        clock.jump(24 * HOUR_MS);
+        store = await reopened(store);
+      }
+
+      assert.ok(store.ledger.certificates < 10, `${store.ledger.certificates} certificates`);
+      await store.close();
+    });
+  });
+
   it('forgets certificates and tokens that are over', async () => {
     const store = await open();
     const past = Date.now() - 2 * HOUR_MS;
