@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
+import { connect } from 'node:tls';
 import { fakeClock } from '@sallyport/testing';
-import { authorityHouse, type House } from '../support/authority-house.js';
+import { authorityHouse, doorsOf, type House } from '../support/authority-house.js';
+import { eventually } from '../support/eventually.js';
 
 const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
+/** The longest time between two looks of the authority at its clock. */
+const LOOK_MS = 10_000;
 
 let house: House;
 beforeEach(async () => {
@@ -22,4 +27,61 @@ describe('an authority whose clock is set back', () => {
     assert.equal((await running.enrol('web')).id, 'spiffe://prod.acme/svc/web');
     assert.deepEqual(running.service.readiness, { ready: true, reasons: [] });
   });
+
+  it('has a certificate and lists that count already at its next look', async () => {
+    const clock = fakeClock(Date.now() + 5 * MINUTE_MS);
+    await using running = await house.start({ clock });
+
+    clock.jump(-5 * MINUTE_MS);
+    assert.deepEqual(running.service.readiness.reasons, [
+      'its own certificate is not valid yet',
+      'a list of its issuers is not valid yet',
+    ]);
+    await clock.advance(LOOK_MS);
+
+    await eventually(() => assert.equal(running.service.readiness.ready, true), 5000);
+    assert.equal((await running.enrol('web')).id, 'spiffe://prod.acme/svc/web');
+  });
 });
+
+describe('an authority whose clock leaps ahead, or whose machine slept', () => {
+  it('is not ready, and has another certificate and other lists at its next look', async () => {
+    const clock = fakeClock();
+    await using running = await house.start({ clock });
+    const doors = Object.values(doorsOf(running.service));
+
+    clock.jump(25 * HOUR_MS);
+    assert.deepEqual(running.service.readiness.reasons, [
+      'its own certificate has expired',
+      'a list of its issuers is past its time',
+    ]);
+    await clock.advance(LOOK_MS);
+
+    await eventually(() => assert.equal(running.service.readiness.ready, true), 5000);
+    for (const door of doors) assert.ok((await endShownAt(door)) > clock.now());
+  });
+
+  it('signs nothing anew at a look at which nothing is due', async () => {
+    const clock = fakeClock();
+    await using running = await house.start({ clock });
+    let rotations = 0;
+    running.service.on('rotated', () => rotations++);
+
+    await clock.advance(14 * MINUTE_MS);
+    assert.equal(rotations, 0);
+    await clock.advance(MINUTE_MS);
+
+    await eventually(() => assert.ok(rotations > 0), 5000);
+  });
+});
+
+/** When the certificate ends that whoever comes to the door is shown, ms since the epoch. */
+function endShownAt(door: ReturnType<typeof doorsOf>['enrolment']): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ ...door, rejectUnauthorized: false, ALPNProtocols: ['http/1.1'] }, () => {
+      resolve(Date.parse(socket.getPeerCertificate().valid_to));
+      socket.destroy();
+    });
+    socket.once('error', reject);
+  });
+}

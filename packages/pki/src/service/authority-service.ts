@@ -124,6 +124,7 @@ class RunningAuthority implements AuthorityService {
     if (publisher) {
       const now = this.#clock.now();
       if (publisher.problem !== undefined) reasons.push(`it cannot publish: ${publisher.problem}`);
+      reasons.push(...publisher.flawsAt(now));
       if (publisher.issuers.current.fields.notAfter <= now) reasons.push('its issuer has expired');
       if (publisher.issuers.rootListsEnd <= now) reasons.push('a list of its roots is past its time');
     }

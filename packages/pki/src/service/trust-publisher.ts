@@ -1,7 +1,6 @@
 import {
   type Clock,
   type EventSink,
-  every,
   InsecureConfigurationError,
   MaterialHolder,
   parseMaterial,
@@ -37,6 +36,8 @@ export interface TrustPublisherOptions {
 }
 
 const RETRY_MS = 1000;
+/** The longest time between two looks at the clock: it may jump, and a machine may sleep. */
+const LOOK_MS = 10_000;
 
 /**
  * Signs the revocation lists, tells everybody who follows, and keeps the authority's own certificate, whose material holds the
@@ -45,10 +46,14 @@ const RETRY_MS = 1000;
 export class TrustPublisher {
   readonly #options: TrustPublisherOptions;
   readonly #listeners = new Set<(trust: Trust) => void>();
-  readonly #timer: Timer;
+  /** How old what is published may become: the own certificate is looked at as often as the lists. */
+  readonly #maxAgeMs: number;
+  #timer: Timer;
   #issuers: Issuers;
   #own: OwnLeaf;
   #trust: Trust;
+  /** When what is published was signed, ms since the epoch. */
+  #signedAt: number;
   #holder: MaterialHolder | undefined;
   #last: Promise<void> = Promise.resolve();
   #next: Promise<void> | undefined;
@@ -62,9 +67,9 @@ export class TrustPublisher {
     this.#own = first.own;
     this.#trust = first.trust;
     this.#holder = new MaterialHolder(first.material, options.clock, () => {});
-    // The own certificate is looked at as often as the lists.
-    const tickMs = Math.min(options.crl.intervalMs, Math.floor(options.leafTtlMs / 4));
-    this.#timer = every(options.clock, tickMs, () => void this.refresh().catch(ignore));
+    this.#signedAt = first.signedAt;
+    this.#maxAgeMs = Math.min(options.crl.intervalMs, Math.floor(options.leafTtlMs / 4));
+    this.#timer = this.#nextLook(options.clock.now());
   }
 
   /** Throws InsecureConfigurationError when what it would publish could not be used, a `PkiError` when nothing can be signed. */
@@ -83,6 +88,17 @@ export class TrustPublisher {
   /** Why the lists are not what they should be; undefined when they are. */
   get problem(): string | undefined {
     return this.#problem;
+  }
+
+  /** Why peers would not accept what is published; empty when they would. `now` is ms since the epoch. */
+  flawsAt(now: number): string[] {
+    const flaws: string[] = [];
+    const certificate = this.#holder?.current;
+    if (certificate && now < certificate.notBefore) flaws.push('its own certificate is not valid yet');
+    if (certificate && certificate.notAfter <= now) flaws.push('its own certificate has expired');
+    if (this.#isEarly(now)) flaws.push('a list of its issuers is not valid yet');
+    if (this.#signedAt + this.#options.crl.validityMs <= now) flaws.push('a list of its issuers is past its time');
+    return flaws;
   }
 
   /** The authority's own identity. */
@@ -118,6 +134,23 @@ export class TrustPublisher {
     this.#listeners.clear();
   }
 
+  #look(): void {
+    const now = this.#options.clock.now();
+    if (this.#isEarly(now) || this.#signedAt + this.#maxAgeMs <= now) void this.refresh().catch(ignore);
+    this.#timer = this.#nextLook(now);
+  }
+
+  /** Whether the lists are not valid yet, because the clock was set back. */
+  #isEarly(now: number): boolean {
+    return now < this.#signedAt - BACKDATE_MS;
+  }
+
+  #nextLook(now: number): Timer {
+    const longest = Math.min(this.#maxAgeMs, LOOK_MS);
+    const left = this.#signedAt + this.#maxAgeMs - now;
+    return this.#options.clock.after(left > 0 ? Math.min(left, longest) : longest, () => this.#look());
+  }
+
   /** One after the other: lists that were signed first must not be told last. */
   #inTurn(task: () => Promise<void>): Promise<void> {
     const turn = this.#last.then(task);
@@ -130,11 +163,17 @@ export class TrustPublisher {
     this.#retry?.cancel();
     try {
       const generation = this.#holder.current.generation + 1;
-      const { own, trust, material, shortcoming } = await publish(this.#options, issuers, this.#own, generation);
+      const { own, trust, material, signedAt, shortcoming } = await publish(
+        this.#options,
+        issuers,
+        this.#own,
+        generation,
+      );
       const problem = successionProblem(material, this.#holder.current);
       if (problem !== undefined) throw unfit(problem);
       this.#own = own;
       this.#trust = trust;
+      this.#signedAt = signedAt;
       this.#issuers = issuers;
       this.#problem = undefined;
       this.#holder.replace(material);
@@ -176,6 +215,8 @@ interface Published {
   readonly own: OwnLeaf;
   readonly trust: Trust;
   readonly material: TlsMaterial;
+  /** When the lists were signed, ms since the epoch. */
+  readonly signedAt: number;
   /** Why the own certificate is not the new one that it should be; undefined when it is. */
   readonly shortcoming: unknown;
 }
@@ -187,13 +228,14 @@ async function publish(
   generation: number,
 ): Promise<Published> {
   const { own, shortcoming } = await ownLeaf(options, issuers, before);
-  const trust = { bundlePem: issuers.bundlePem, crls: await signLists(options, issuers) };
+  const signedAt = options.clock.now();
+  const trust = { bundlePem: issuers.bundlePem, crls: await signLists(options, issuers, signedAt) };
   const { material, violations } = parseMaterial(
     { cert: own.certificatePem, key: own.privateKeyPem, ca: trust.bundlePem, bundles: {}, crl: trust.crls },
     { generation, now: options.clock.now() },
   );
   if (!material) throw new InsecureConfigurationError('the authority', violations);
-  return { own, trust, material, shortcoming };
+  return { own, trust, material, signedAt, shortcoming };
 }
 
 /** One that still holds goes on while there is no new one to be had: revocations must be told even when the disk is full. */
@@ -247,8 +289,7 @@ async function issueOwn({ store, clock, leafTtlMs }: TrustPublisherOptions, issu
 }
 
 /** Those of the online issuers, new, then those that the roots have signed. */
-async function signLists({ store, clock, crl }: TrustPublisherOptions, issuers: Issuers): Promise<string[]> {
-  const now = clock.now();
+async function signLists({ store, crl }: TrustPublisherOptions, issuers: Issuers, now: number): Promise<string[]> {
   const number = Math.max(store.ledger.listNumber + 1, now);
   // A disk that is full must not keep a revocation from being told; the time stands in for the number that was not kept.
   await store.record({ fact: 'list-numbered', number }).catch(ignore);
