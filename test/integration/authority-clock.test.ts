@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { fakeClock } from '@sallyport/testing';
-import { authorityHouse, doorsOf, type House } from '../support/authority-house.js';
+import { authorityHouse, doorsOf, type House, listOf } from '../support/authority-house.js';
 import { eventually } from '../support/eventually.js';
 
 const MINUTE_MS = 60_000;
@@ -73,6 +75,37 @@ describe('an authority whose clock leaps ahead, or whose machine slept', () => {
 
     await eventually(() => assert.ok(rotations > 0), 5000);
   });
+});
+
+describe('an authority that cannot publish, because the list of a root is over', () => {
+  it('makes itself one certificate for all its attempts, and goes on with it when there is another list', async () => {
+    const clock = fakeClock();
+    const rootLists = [
+      house.folder.write('soon.crl', house.root.crl({ revoked: [], nextUpdate: clock.now() + HOUR_MS })),
+    ];
+    await using running = await house.start({ clock, authority: { ...house.material, rootLists } });
+    let attempts = 0;
+    running.service.on('authority-degraded', () => attempts++);
+
+    clock.jump(2 * HOUR_MS);
+    await clock.advance(LOOK_MS);
+    await eventually(async () => {
+      await clock.advance(1000);
+      assert.ok(attempts > 4);
+    }, 10_000);
+
+    assert.equal(issuedToItself(), 2);
+    house.folder.write('root.crl', listOf(house.root));
+    await running.service.replaceAuthority(house.material);
+    assert.deepEqual([issuedToItself(), running.service.readiness.ready], [2, true]);
+  });
+
+  function issuedToItself(): number {
+    const lines = readFileSync(join(house.folder.path, 'store', 'audit.jsonl'), 'utf8')
+      .trim()
+      .split('\n');
+    return lines.filter((line) => JSON.parse(line).for === 'authority').length;
+  }
 });
 
 /** When the certificate ends that whoever comes to the door is shown, ms since the epoch. */

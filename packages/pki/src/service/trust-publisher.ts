@@ -61,10 +61,10 @@ export class TrustPublisher {
   #problem: string | undefined;
   #closed = false;
 
-  private constructor(options: TrustPublisherOptions, first: Published) {
+  private constructor(options: TrustPublisherOptions, own: OwnLeaf, first: Published) {
     this.#options = options;
     this.#issuers = options.issuers;
-    this.#own = first.own;
+    this.#own = own;
     this.#trust = first.trust;
     this.#holder = new MaterialHolder(first.material, options.clock, () => {});
     this.#signedAt = first.signedAt;
@@ -74,7 +74,8 @@ export class TrustPublisher {
 
   /** Throws InsecureConfigurationError when what it would publish could not be used, a `PkiError` when nothing can be signed. */
   static async start(options: TrustPublisherOptions): Promise<TrustPublisher> {
-    return new TrustPublisher(options, await publish(options, options.issuers, undefined, 1));
+    const { own } = await ownLeaf(options, options.issuers, undefined);
+    return new TrustPublisher(options, own, await publish(options, options.issuers, own, 1));
   }
 
   get trust(): Trust {
@@ -163,12 +164,10 @@ export class TrustPublisher {
     this.#retry?.cancel();
     try {
       const generation = this.#holder.current.generation + 1;
-      const { own, trust, material, signedAt, shortcoming } = await publish(
-        this.#options,
-        issuers,
-        this.#own,
-        generation,
-      );
+      const { own, shortcoming } = await ownLeaf(this.#options, issuers, this.#own);
+      // The next attempt goes on with it, or each one would issue another. One of another issuer is for when that one signs.
+      if (own.issuer.id === this.#own.issuer.id) this.#own = own;
+      const { trust, material, signedAt } = await publish(this.#options, issuers, own, generation);
       const problem = successionProblem(material, this.#holder.current);
       if (problem !== undefined) throw unfit(problem);
       this.#own = own;
@@ -211,23 +210,25 @@ interface OwnLeaf {
   readonly notAfter: number;
 }
 
-interface Published {
+interface OwnLeafNow {
   readonly own: OwnLeaf;
+  /** Why it is not the new one that it should be; undefined when it is. */
+  readonly shortcoming: unknown;
+}
+
+interface Published {
   readonly trust: Trust;
   readonly material: TlsMaterial;
   /** When the lists were signed, ms since the epoch. */
   readonly signedAt: number;
-  /** Why the own certificate is not the new one that it should be; undefined when it is. */
-  readonly shortcoming: unknown;
 }
 
 async function publish(
   options: TrustPublisherOptions,
   issuers: Issuers,
-  before: OwnLeaf | undefined,
+  own: OwnLeaf,
   generation: number,
 ): Promise<Published> {
-  const { own, shortcoming } = await ownLeaf(options, issuers, before);
   const signedAt = options.clock.now();
   const trust = { bundlePem: issuers.bundlePem, crls: await signLists(options, issuers, signedAt) };
   const { material, violations } = parseMaterial(
@@ -235,7 +236,7 @@ async function publish(
     { generation, now: options.clock.now() },
   );
   if (!material) throw new InsecureConfigurationError('the authority', violations);
-  return { own, trust, material, signedAt, shortcoming };
+  return { trust, material, signedAt };
 }
 
 /** One that still holds goes on while there is no new one to be had: revocations must be told even when the disk is full. */
@@ -243,7 +244,7 @@ async function ownLeaf(
   options: TrustPublisherOptions,
   issuers: Issuers,
   before: OwnLeaf | undefined,
-): Promise<Pick<Published, 'own' | 'shortcoming'>> {
+): Promise<OwnLeafNow> {
   const { clock, store } = options;
   const now = clock.now();
   // A clock that was set back may have come to a time before its first: nobody would accept it until then.
