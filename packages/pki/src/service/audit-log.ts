@@ -63,7 +63,8 @@ export class AuditLog {
   async append(lines: readonly { readonly at: number; readonly entry: AuditEntry }[]): Promise<void> {
     const texts = lines.map(({ at, entry }) => `${JSON.stringify({ at: new Date(at).toISOString(), ...entry })}\n`);
     const data = Buffer.from(texts.join(''));
-    if (this.#bytes + data.length > ROTATE_BYTES) await this.#rotate();
+    // One that is too large is better than none; the next entry tries again.
+    if (this.#bytes + data.length > ROTATE_BYTES) await this.#rotate().catch(ignore);
     await writeAll(this.#file, data);
     await this.#file.datasync();
     this.#bytes += data.length;
@@ -82,15 +83,24 @@ export class AuditLog {
     this.#bytes++;
   }
 
+  /** The old file, under whatever name, stays open until there is the new one. */
   async #rotate(): Promise<void> {
     const stamp = new Date().toISOString().replaceAll(/[:.]/g, '-');
-    await this.#file.close();
-    await rename(join(this.#folder, 'audit.jsonl'), join(this.#folder, `audit-${stamp}.jsonl`));
+    const full = this.#file;
+    await rename(join(this.#folder, 'audit.jsonl'), join(this.#folder, `audit-${stamp}.jsonl`)).catch(ignoreMissing);
     this.#file = await openLog(this.#folder);
     this.#bytes = 0;
+    await full.close();
   }
 }
 
 function openLog(folder: string): Promise<FileHandle> {
   return open(join(folder, 'audit.jsonl'), 'a+', 0o600);
+}
+
+function ignore(): void {}
+
+/** It has been moved before, when there was no room for the next one. */
+function ignoreMissing(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'ENOENT') throw error;
 }

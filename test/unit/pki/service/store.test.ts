@@ -7,13 +7,18 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
+import fileSystem from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { systemClock } from '@sallyport/core/spi';
 import { PkiError, type PkiErrorCode } from '@sallyport/pki';
 import { type Fact, Ledger, Store } from '@sallyport/pki/spi';
 import { fakeClock } from '@sallyport/testing';
+import sinon from 'sinon';
 import { startNode } from '../../../support/child.js';
 import { type TemporaryFolder, temporaryFolder } from '../../../support/temporary-folder.js';
 
@@ -312,6 +317,49 @@ describe('the store of an authority', () => {
     await clock.advance(3 * HOUR_MS);
     assert.equal(after.ledger.certificates, 0);
     await after.close();
+  });
+
+  describe('whose audit log is full', () => {
+    const directory = () => join(folder.path, 'store');
+    const log = () => join(directory(), 'audit.jsonl');
+    const write = (store: Store, serial: string) =>
+      store.record(revoked(serial), { what: 'revoked', serials: [serial], identity: id, reason: 'r', by: 'operator' });
+    const readSerials = () => {
+      const logs = readdirSync(directory()).filter((name) => name.startsWith('audit'));
+      const text = logs.map((name) => readFileSync(join(directory(), name), 'latin1').replaceAll('\0', '')).join('');
+      return [...text.matchAll(/"serials":\["(\d\d)"\]/g)].map(([, serial]) => serial).toSorted();
+    };
+    afterEach(() => {
+      sinon.restore();
+      syncBuiltinESMExports();
+    });
+
+    /** The file that follows cannot be made until it is restored. */
+    function noNewLog(): void {
+      const { open: openFile } = fileSystem;
+      sinon
+        .stub(fileSystem, 'open')
+        .callsFake((path, ...rest) => (path === log() ? Promise.reject(new Error('ENOSPC')) : openFile(path, ...rest)));
+      syncBuiltinESMExports();
+    }
+
+    it('loses no entry when the next one cannot be made, and tries again with each write', async () => {
+      await (await open()).close();
+      truncateSync(log(), 64 * 1024 * 1024 - 50);
+      const store = await open();
+
+      noNewLog();
+      await write(store, '01');
+      await write(store, '02');
+      assert.ok(!existsSync(log()));
+      sinon.restore();
+      syncBuiltinESMExports();
+      await write(store, '03');
+
+      assert.ok(statSync(log()).size < 1000);
+      assert.deepEqual(readSerials(), ['01', '02', '03']);
+      await store.close();
+    });
   });
 
   describe('opened with a clock that is ahead', () => {
