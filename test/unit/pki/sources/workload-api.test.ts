@@ -358,6 +358,32 @@ describe('the Workload API as a source', () => {
       assert.match(violations[0]?.problem ?? '', /there is no such socket/);
     });
 
+    it('is waited for as long at each attempt, however many have failed', async () => {
+      await using world = await agent({}, { up: false });
+      const source = world.source({ startTimeoutMs: 300 });
+
+      for (let attempt = 1; attempt <= 3; attempt++) {
+        const tookMs = await timeOf(() => source.check());
+        assert.ok(tookMs >= 290, `check ${attempt} took ${tookMs} ms`);
+      }
+      const tookMs = await timeOf(() => assert.rejects(world.open({}, source), InsecureConfigurationError));
+      assert.ok(tookMs >= 290, `open took ${tookMs} ms`);
+    });
+
+    it('is waited for by an open that comes long after the check', async () => {
+      await using world = await agent({ svids: [svidOf(authority, ID)] });
+      const source = world.source({ startTimeoutMs: 1000 });
+      assert.deepEqual(await source.check(), []);
+      await new Promise((resolve) => setTimeout(resolve, 1100));
+      await world.server.stop();
+
+      const opening = world.open({}, source);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      await world.server.start();
+
+      assert.equal((await opening).current().identity.toString(), ID);
+    });
+
     for (const status of ['INVALID_ARGUMENT', 'UNIMPLEMENTED'] as const) {
       it(`is not asked again after ${status}`, async () => {
         await using world = await agent({ status });
@@ -539,6 +565,13 @@ interface World extends AsyncDisposable {
   source(options?: object): ReturnType<typeof fromWorkloadApi>;
   open(options?: object, source?: ReturnType<typeof fromWorkloadApi>): Promise<TlsHandle>;
   check(options?: object): Promise<readonly Violation[]>;
+}
+
+/** Ms. */
+async function timeOf(task: () => Promise<unknown>): Promise<number> {
+  const begin = performance.now();
+  await task();
+  return Math.round(performance.now() - begin);
 }
 
 async function agent(answer: Answer, { up = true } = {}): Promise<World> {

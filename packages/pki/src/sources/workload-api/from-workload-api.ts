@@ -83,8 +83,8 @@ class WorkloadApiSource implements TlsSource {
   readonly kind = 'workload-api';
   readonly #options: ResolvedOptions;
   #following: Promise<Following> | undefined;
-  /** When a start that is under way gives up, by the system's clock: a service asks for violations first, then opens. */
-  #deadlineAt: number | undefined;
+  /** What a check that succeeded has left to the `open` that follows, ms: a service asks for violations first, then opens. */
+  #leftMs: number | undefined;
 
   constructor(options: ResolvedOptions) {
     this.#options = options;
@@ -92,8 +92,11 @@ class WorkloadApiSource implements TlsSource {
 
   async check(): Promise<readonly Violation[]> {
     const follower = this.#follower(systemClock);
+    const deadlineAt = Date.now() + this.#options.startTimeoutMs;
+    this.#leftMs = undefined;
     try {
-      await follower.start(this.#deadline(), () => undefined);
+      await follower.start(deadlineAt, () => undefined);
+      this.#leftMs = Math.max(0, deadlineAt - Date.now());
       return [];
     } catch (error) {
       if (error instanceof InsecureConfigurationError) return error.violations;
@@ -117,7 +120,7 @@ class WorkloadApiSource implements TlsSource {
       if (this.#following === following) this.#following = undefined;
       throw error;
     } finally {
-      this.#deadlineAt = undefined;
+      this.#leftMs = undefined;
     }
   }
 
@@ -132,17 +135,12 @@ class WorkloadApiSource implements TlsSource {
         resolve({ holder, follower });
         return holder;
       };
-      follower.start(this.#deadline(), adopt).catch(reject);
+      follower.start(Date.now() + (this.#leftMs ?? this.#options.startTimeoutMs), adopt).catch(reject);
     });
   }
 
   #follower(clock: Clock): SvidFollower {
     const { endpoint, hint, startTimeoutMs } = this.#options;
     return new SvidFollower({ endpoint, hint, startTimeoutMs, clock });
-  }
-
-  #deadline(): number {
-    this.#deadlineAt ??= Date.now() + this.#options.startTimeoutMs;
-    return this.#deadlineAt;
   }
 }
