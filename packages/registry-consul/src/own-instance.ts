@@ -20,6 +20,8 @@ export class OwnInstance {
   readonly #options: OwnInstanceOptions;
   /** Of the token it was registered with; 0 while it is not registered. */
   #generation = 0;
+  /** Its check has never passed: Consul lists it to nobody. */
+  #isCritical = false;
   #withdrawn = false;
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -85,11 +87,13 @@ export class OwnInstance {
     await connection.perform((requests, token) => requests.register(token, definition));
     this.#generation = generation;
     // Whoever is registered again keeps the status of the check.
-    if (isNew) await this.#pass();
+    if (isNew) this.#isCritical = true;
+    if (this.#isCritical) await this.#pass();
   }
 
-  #pass(): Promise<void> {
-    return this.#perform((requests, token) => requests.pass(token, checkIdOf(this.#record.id)));
+  async #pass(): Promise<void> {
+    await this.#perform((requests, token) => requests.pass(token, checkIdOf(this.#record.id)));
+    this.#isCritical = false;
   }
 
   /** The agent removes it from the catalogue with the token it was registered with: that one must still be good. */
