@@ -98,7 +98,8 @@ export class CatalogueFollower {
 
   #ask(index: bigint): Promise<InstancesAnswer> {
     const { signal } = this.#closing;
-    const waitMs = this.#emptySince === undefined ? undefined : Math.max(1, this.#graceLeftMs(this.#emptySince));
+    const waitMs =
+      this.#emptySince === undefined ? undefined : Math.max(1, Math.ceil(this.#graceLeftMs(this.#emptySince)));
     return this.#connection.perform((requests, token) =>
       requests.instances(token, this.#service, { index, signal, ...(waitMs === undefined ? {} : { waitMs }) }),
     );
@@ -125,14 +126,13 @@ export class CatalogueFollower {
     const again = await this.#ask(0n);
     const listed = this.#read(again.body);
     if (listed.size > 0) return this.#believe(listed, '');
-    this.#emptySince ??= this.#connection.context.clock.now();
+    this.#emptySince ??= performance.now();
     if (this.#continuous || this.#graceLeftMs(this.#emptySince) <= 0) return this.#believe(listed, digest);
     this.#turn('Consul came back without any instance; the last known are kept for a while');
   }
 
   #graceLeftMs(since: number): number {
-    const { clock } = this.#connection.context;
-    return since + this.#connection.options.emptyGraceMs - clock.now();
+    return since + this.#connection.options.emptyGraceMs - performance.now();
   }
 
   #believe(listed: ReadonlyMap<string, Known> | undefined, digest: string): void {

@@ -74,12 +74,12 @@ export class Cluster {
   async insist<Q, A>(method: Method<Q, A>, request: Q, signal?: AbortSignal): Promise<A> {
     const { totalMs, firstBackoffMs, maxBackoffMs } = this.#options.retry;
     const backoff = new Backoff({ clock: systemClock, firstMs: firstBackoffMs, maxMs: maxBackoffMs });
-    const giveUpAt = Date.now() + totalMs;
+    const giveUpAt = performance.now() + totalMs;
     for (;;) {
       try {
         return await this.ask(method, request);
       } catch (error) {
-        if (!isOutOfReach(error) || this.#closed || Date.now() >= giveUpAt) throw error;
+        if (!isOutOfReach(error) || this.#closed || performance.now() >= giveUpAt) throw error;
       }
       await backoff.wait(signal);
       signal?.throwIfAborted();

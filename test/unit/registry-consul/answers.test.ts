@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { inspect } from 'node:util';
 import type { RegistryEvent, RegistrySession } from '@sallyport/core';
+import { systemClock } from '@sallyport/core/spi';
 import { eventually } from '../../support/eventually.js';
 import { instanceOf } from '../../support/instance.js';
 import { type Answer, entryOf, FakeConsul, reply, TOKEN } from './fake-consul.js';
@@ -138,6 +139,42 @@ describe('what registry.consul() makes of strange answers', () => {
     assert.ok(performance.now() - from >= 650);
     assert.equal(session.state, 'fresh');
     watch.end();
+  });
+
+  it('keeps them for the whole grace, whatever becomes of the clock meanwhile', async () => {
+    fake.publish([entryOf(instanceOf('greeter'))], 1000);
+    let offset = 0;
+    const session = await fake.open({ emptyGraceMs: 1500 }, { ...systemClock, now: () => Date.now() + offset });
+    const watch = observe(session);
+    await eventually(() => assert.equal(watch.known.size, 1));
+
+    const from = performance.now();
+    fake.publish([], 5);
+    await eventually(() => assert.equal(session.state, 'stale'));
+    offset = 3_600_000;
+    fake.publish([], 6);
+    await eventually(() => assert.equal(watch.known.size, 0));
+
+    assert.ok(performance.now() - from >= 1400);
+    watch.end();
+  });
+
+  it('takes an instance for registered only when its check has passed', async () => {
+    let passes = 0;
+    fake.other = (response, request, url) => {
+      request.resume();
+      if (url.pathname === '/v1/agent/services') return reply(response, {});
+      if (!url.pathname.includes('/check/pass/')) return response.end();
+      passes++;
+      response.statusCode = passes < 3 ? 500 : 200;
+      response.end(passes < 3 ? 'No cluster leader' : '');
+    };
+    fake.publish([]);
+    const session = await fake.open({ timeouts: { requestMs: 500, operationMs: 5000, waitMs: 1000 } });
+
+    await session.register(instanceOf('greeter'));
+
+    assert.equal(passes, 3);
   });
 
   it('believes at once that the last instance has left, as long as Consul was there all the time', async () => {

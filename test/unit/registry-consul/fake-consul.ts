@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { type InstanceRecord, type RegistrySession, secret } from '@sallyport/core';
-import { serverTlsOptions, systemClock } from '@sallyport/core/spi';
+import { type Clock, serverTlsOptions, systemClock } from '@sallyport/core/spi';
 import { createAuthority } from '@sallyport/pki';
 import { type ConsulRegistryOptions, consul } from '@sallyport/registry-consul';
 import { IssuedSource } from '@sallyport/testing';
@@ -46,7 +46,7 @@ export class FakeConsul implements AsyncDisposable {
     this.#server = createServer((request, response) => this.#answer(request, response));
   }
 
-  async open(options: Partial<ConsulRegistryOptions> = {}): Promise<RegistrySession> {
+  async open(options: Partial<ConsulRegistryOptions> = {}, clock: Clock = systemClock): Promise<RegistrySession> {
     const { port } = this.#server.address() as AddressInfo;
     const registry = consul({
       address: `https://127.0.0.1:${port}`,
@@ -57,7 +57,7 @@ export class FakeConsul implements AsyncDisposable {
       retry: { firstMs: 20, maxMs: 100 },
       ...options,
     });
-    const session = await registry.open(contextOf('reader', { events: this.events }));
+    const session = await registry.open(contextOf('reader', { events: this.events, clock }));
     this.#sessions.push(session);
     return session;
   }
