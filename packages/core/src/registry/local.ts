@@ -179,6 +179,8 @@ class LocalSession implements RegistrySession {
     for (const feed of this.#feeds) feed.end();
     await Promise.all(Array.from(this.#followers.values(), (follower) => follower.close()));
     await this.#inTurn(async () => {
+      // A registration that was under way has begun one.
+      this.#heartbeat?.cancel();
       const files = [...this.#own.values()];
       this.#own.clear();
       // What cannot be withdrawn expires.

@@ -589,6 +589,19 @@ describe('local registry', () => {
       });
     }
 
+    it('leaves no heartbeat behind when it is closed while the first registration is under way', async () => {
+      const clock = new ManualClock();
+      const session = await open({ clock });
+
+      const registering = session.register(instanceOf('greeter'));
+      await new Promise((resolve) => setImmediate(resolve));
+      await session.close();
+      await registering.catch(() => {});
+
+      assert.equal(clock.timers, 0);
+      assert.equal(existsSync(join(directory, 'greeter')) ? readdirSync(join(directory, 'greeter')).length : 0, 0);
+    });
+
     it('sweeps an expired file and a forgotten draft after a minute, not before', async () => {
       const [late, now] = [new ManualClock(), new ManualClock()];
       const victim = await open({ clock: late });
