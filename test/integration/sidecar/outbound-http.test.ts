@@ -12,6 +12,7 @@ import { instanceOf } from '../../support/instance.js';
 import { contextOf } from '../../support/registry-context.js';
 import { ask } from '../../support/sidecar/ask.js';
 import { localCaller } from '../../support/sidecar/conversation.js';
+import { gate } from '../../support/sidecar/gate.js';
 import { EVERYTHING, h2Caller, webProgram } from '../../support/sidecar/http.js';
 import { type Handler, type HttpsServer, httpsServer } from '../../support/sidecar/https-server.js';
 import { idOf, leavesNothingOpen, type SidecarWorld, type Started, sidecarWorld } from '../../support/sidecar/world.js';
@@ -201,6 +202,44 @@ describe('the servers of an upstream by its name', () => {
     }
     assert.ok(bad.requests > 0, 'the bad one was never asked');
   });
+
+  for (const kib of [1, 40, 300]) {
+    it(`get the whole body when it goes on while another one is dialled (${kib} KiB)`, async () => {
+      await using world = sidecarWorld();
+      let hasRefused = false;
+      const refusesFirst: Handler = (request, response) => {
+        const refuses = !hasRefused;
+        hasRefused = true;
+        if (refuses && 'stream' in response) response.stream.close(7);
+        else mirror(request, response);
+      };
+      let letIn = () => {};
+      const admitted = new Promise<void>((resolve) => {
+        letIn = resolve;
+      });
+      const admit = () => (hasRefused ? admitted : undefined);
+      await using one = await httpsServer(world, refusesFirst);
+      await using two = await httpsServer(world, refusesFirst);
+      await using toOne = await gate(one.address, admit);
+      await using toTwo = await gate(two.address, admit);
+      const web = await webOf(world, [toOne.address, toTwo.address]);
+      const rest = randomBytes(kib * 1024);
+      using local = await localCaller(doorOf(web));
+      local.socket.write('POST / HTTP/1.1\r\nHost: billing\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nA\r\n');
+      await eventually(() => assert.equal(toOne.accepted + toTwo.accepted, 2));
+
+      local.socket.write(`${rest.length.toString(16)}\r\n`);
+      local.socket.write(rest);
+      local.socket.write('\r\n0\r\n\r\n');
+      // What is not held back has been taken by then.
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      letIn();
+
+      await eventually(() => assert.match(local.text(), /"bytes":\d+,"sha256":"\w+"/));
+      const whole = createHash('sha256').update('A').update(rest).digest('hex');
+      assert.ok(local.text().includes(`"bytes":${rest.length + 1},"sha256":"${whole}"`), local.text());
+    });
+  }
 
   it('that are all gone: 503, without a word of where they were, and an event tells', async () => {
     await using world = sidecarWorld();

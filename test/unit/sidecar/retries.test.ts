@@ -83,6 +83,46 @@ describe('the body of a request on its way out', () => {
     assert.equal(second.trailers(), undefined);
   });
 
+  it('takes no more than it can send again while nobody has it, and all of it arrives', async () => {
+    const [first, second] = [sending(), sending()];
+    const upload = new Upload(first.sending);
+    const pieces = Array.from({ length: 5 }, (_, i) => String(i).repeat(20 * 1024));
+    first.body.destroy();
+    let taken = 0;
+    for (const piece of pieces) upload.write(piece, () => taken++);
+    upload.complete(undefined);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(taken, 3);
+    assert.equal(upload.canBeginAgain, true);
+
+    second.read();
+    upload.beginAgain(second.sending);
+    await once(second.body, 'end');
+
+    assert.equal(second.text(), pieces.join(''));
+  });
+
+  it('goes on being taken when nobody has it and there is an answer', async () => {
+    const first = sending();
+    const upload = new Upload(first.sending);
+    first.body.destroy();
+    upload.write(Buffer.alloc(100 * 1024));
+    upload.complete(undefined);
+
+    upload.forget();
+
+    await once(upload, 'finish');
+  });
+
+  it('is never sent without its beginning', () => {
+    const [first, second] = [sending(), sending()];
+    const upload = new Upload(first.sending);
+    upload.write(Buffer.alloc(100 * 1024));
+    first.body.destroy();
+
+    assert.throws(() => upload.beginAgain(second.sending), { name: 'TargetFailure', kind: 'unreachable' });
+  });
+
   it('cannot begin again when it was longer than 64 KiB, or when there is an answer', () => {
     const long = new Upload(sending().sending);
     long.write(Buffer.alloc(64 * 1024));

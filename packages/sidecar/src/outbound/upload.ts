@@ -1,6 +1,6 @@
 import { Writable } from 'node:stream';
 import type { Fields } from '../http/message.js';
-import type { Sending } from '../http/target.js';
+import { type Sending, TargetFailure } from '../http/target.js';
 
 /** Most calls are smaller; a larger body is gone once it is sent. */
 const MAX_KEPT_BYTES = 64 * 1024;
@@ -12,6 +12,8 @@ export class Upload extends Writable {
   #keptBytes = 0;
   #trailers: Fields | undefined;
   #isComplete = false;
+  /** Takes what is withheld. */
+  #proceed: (() => void) | undefined;
 
   constructor(sending: Sending) {
     super();
@@ -23,16 +25,20 @@ export class Upload extends Writable {
     return this.#kept !== undefined;
   }
 
-  /** Sends what there was, and what comes, with another request. */
+  /** Sends what there was, and what comes, with another request. Throws TargetFailure unless `canBeginAgain`. */
   beginAgain(sending: Sending): void {
+    // The rest of a body would look whole.
+    if (!this.#kept) throw new TargetFailure('unreachable', 'the beginning of the body is not kept any more');
     this.#sending = sending;
-    for (const bytes of this.#kept ?? []) sending.body.write(bytes);
+    for (const bytes of this.#kept) sending.body.write(bytes);
     if (this.#isComplete) sending.end(this.#trailers);
+    this.#proceed?.();
   }
 
   /** There is an answer: nothing will be sent again. */
   forget(): void {
     this.#kept = undefined;
+    this.#proceed?.();
   }
 
   /** The body is complete. */
@@ -41,11 +47,20 @@ export class Upload extends Writable {
     this.end();
   }
 
-  override _write(bytes: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    this.#keep(bytes);
+  override _write(bytes: Buffer, encoding: BufferEncoding, done: () => void): void {
     const { body } = this.#sending;
-    // Of a body that cannot be written any more the answer tells, and perhaps it begins again.
-    if (body.destroyed || body.writableEnded || body.write(bytes)) {
+    const isGone = body.destroyed || body.writableEnded;
+    if (isGone && this.#kept && this.#keptBytes + bytes.length > MAX_KEPT_BYTES) {
+      // Perhaps it begins again, with all that was sent: more is taken when that is known.
+      this.#proceed = () => {
+        this.#proceed = undefined;
+        this._write(bytes, encoding, done);
+      };
+      return;
+    }
+    this.#keep(bytes);
+    // Of a body that cannot be written any more the answer tells.
+    if (isGone || body.write(bytes)) {
       done();
       return;
     }
