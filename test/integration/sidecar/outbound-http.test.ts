@@ -51,6 +51,12 @@ async function webOf(world: SidecarWorld, addresses: readonly string[], listen =
   });
 }
 
+interface Scene {
+  readonly world: SidecarWorld;
+  readonly web: Started;
+  readonly billing: HttpsServer;
+}
+
 function endpointOf({ address }: Pick<HttpsServer, 'address'>): Endpoint {
   const [host = '', port] = address.split(':');
   return { host, port: Number(port) };
@@ -266,6 +272,42 @@ describe('the servers of an upstream by its name', () => {
     await eventually(() => assert.equal(billing.sockets.size, 0));
     assert.equal((await ask('h2', doorOf(web))).status, 502);
   });
+
+  for (const [what, end, status] of [
+    ['the own identity is taken back', ({ web }) => web.source.withdraw('taken back by the issuer'), 503],
+    [
+      'the server is revoked',
+      ({ world, web, billing }) => {
+        const crl = world.authority.crl({ revoked: [billing.serial] });
+        web.source.rotate({ ...world.issue('web'), crlPems: [crl] });
+      },
+      502,
+    ],
+  ] satisfies [string, (scene: Scene) => void, number][]) {
+    it(`are asked nothing over a connection during whose handshake ${what}`, async () => {
+      await using world = sidecarWorld();
+      await using billing = await httpsServer(world, mirror, { version: 'h1' });
+      let letIn = () => {};
+      const admitted = new Promise<void>((resolve) => {
+        letIn = resolve;
+      });
+      await using way = await gate(billing.address, () => (way.accepted > 1 ? admitted : undefined));
+      const web = await webOf(world, [way.address]);
+      using first = await localCaller(doorOf(web));
+      first.socket.write('POST / HTTP/1.1\r\nHost: billing\r\nContent-Length: 9\r\n\r\nA');
+      await eventually(() => assert.equal(billing.requests, 1));
+      const second = ask('h1', doorOf(web));
+      await eventually(() => assert.equal(way.accepted, 2));
+
+      end({ world, web, billing });
+      letIn();
+
+      assert.equal((await second).status, status);
+      assert.equal((await ask('h1', doorOf(web))).status, status);
+      assert.equal(billing.requests, 1);
+      await eventually(() => assert.equal(billing.sockets.size, 0));
+    });
+  }
 
   it('get new connections when the own certificate is rotated, and no request notices', async () => {
     await using world = sidecarWorld();

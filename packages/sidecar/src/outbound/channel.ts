@@ -132,9 +132,11 @@ export class Channel {
     try {
       const verified = await dial(this.server, this.#target, this.#context, options);
       this.#keep(verified);
-      if (!this.#isRetired) return verified.socket;
+      // The server may have been revoked while the handshake ran, or our identity taken back: nobody judged this connection then.
+      this.judge(this.#context.tls.current());
+      if (!this.#isRetired && !verified.socket.destroyed) return verified.socket;
       verified.socket.destroy();
-      throw new Error('its connections were retired meanwhile');
+      throw new Error('its connections were ended meanwhile');
     } finally {
       this.#dialling--;
       this.#retireIfEmpty();
