@@ -299,13 +299,14 @@ describe('bodies through the sidecar (HTTP)', () => {
     await assert.rejects(ask(world, door, { path: '/reset' }), /aborted|ECONNRESET|hang up/);
   });
 
-  it('an answer that is no HTTP, is in two lengths or in an unknown coding, is a 502', async () => {
+  it('an answer that is no HTTP, is in two lengths or in an unknown coding, or breaks as it comes, is a 502', async () => {
     const answers: Readonly<Record<string, string>> = {
       '/garbage': 'SSH-2.0-OpenSSH_9.2p1\r\n',
       '/lengths': 'HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab',
       '/both': 'HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n',
       '/coding': 'HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n',
       '/coding-alone': 'HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\na',
+      '/chunk': 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n',
       '/nothing': '',
       '/switch': 'HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n',
     };

@@ -414,6 +414,24 @@ describe('the servers of an upstream by its name', () => {
     });
   }
 
+  it('that break off as they begin to answer: 502, and no request is left under way', async () => {
+    await using world = sidecarWorld();
+    const breaks: Handler = ({ socket }) => {
+      socket.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n');
+    };
+    await using billing = await httpsServer(world, breaks, { version: 'h1' });
+    const web = await world.start({
+      name: 'web',
+      outbound: { listen: '127.0.0.1:0' },
+      upstreams: { billing: { protocol: 'http', addresses: [billing.address], identity: idOf('billing') } },
+      limits: { maxUpstreamRequests: 1 },
+    });
+
+    for (const local of [...VERSIONS, ...VERSIONS]) assert.equal((await ask(local, doorOf(web))).status, 502);
+
+    assert.equal(billing.requests, 4);
+  });
+
   it('are free for the next request when a client leaves without a word (RST_STREAM without an error)', async () => {
     await using world = sidecarWorld();
     await using billing = await httpsServer(world, (_request, response) => response.end(randomBytes(2 * MIB)));

@@ -147,6 +147,12 @@ export class Relay {
 
   #download(answer: Answer): void {
     const incoming = this.#incoming;
+    // What breaks in the very read that brings its head is closed before anybody can listen.
+    const broken = answer.hasBody && answer.body.destroyed ? answer.failure() : undefined;
+    if (broken) {
+      this.#failed(broken);
+      return;
+    }
     this.#status = answer.status;
     incoming.respond(answer, !answer.hasBody);
     if (!answer.hasBody) {

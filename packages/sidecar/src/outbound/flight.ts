@@ -92,7 +92,10 @@ export class Flight implements Sending {
       try {
         const answer = await this.#attempt.sending.answer;
         this.#upload?.forget();
-        (answer.upgraded?.socket ?? answer.body).once('close', () => this.#end());
+        const body = answer.upgraded?.socket ?? answer.body;
+        // What breaks in the very read that brings its head is closed before anybody can listen.
+        if (body.destroyed) this.#end();
+        else body.once('close', () => this.#end());
         return answer;
       } catch (error) {
         this.#attempt.release();
