@@ -525,6 +525,47 @@ describe('the servers of an upstream by its name', () => {
     await eventually(() => assert.equal(billing.sockets.size, 0));
   });
 
+  for (const [version, first, rest] of [
+    ['h1', '', 'GET / HTTP/1.1\r\nHost: billing\r\n\r\n'],
+    ['h2', 'PRI * HTTP/2.0', '\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0'],
+  ] as const) {
+    it(`are asked nothing on a connection that was just begun when the sidecar stops, which waits for none (${version})`, async () => {
+      await using world = sidecarWorld();
+      let finish = () => {};
+      await using billing = await httpsServer(world, (_request, response) => {
+        finish = () => response.end('last');
+      });
+      const web = await world.start({
+        name: 'web',
+        outbound: { listen: '127.0.0.1:0' },
+        upstreams: { billing: { protocol: 'http', addresses: [billing.address], identity: idOf('billing') } },
+        drain: { spreadMs: 1, graceMs: 9_000 },
+      });
+      const door = doorOf(web);
+      const answer = ask('h1', door);
+      using begun = await localCaller(door);
+      begun.socket.write(first);
+      await eventually(() => assert.equal(billing.requests, 1));
+      await eventually(() => assert.equal(web.sidecar.connections.outbound, 2));
+
+      const since = Date.now();
+      const stopped = web.sidecar.stop();
+      await eventually(async () => {
+        using late = await localCaller(door);
+        assert.ok(late.log.includes('ECONNREFUSED'), late.log.join());
+      });
+      begun.socket.write(rest);
+      await Promise.race([begun.ended, begun.closed]);
+      finish();
+
+      assert.equal((await answer).text, 'last');
+      await stopped;
+      assert.equal(begun.text(), '');
+      assert.equal(billing.requests, 1);
+      assert.ok(Date.now() - since < 9_000, 'the sidecar waited for all of its grace');
+    });
+  }
+
   it('are reached by a program that finishes what it was asked while its sidecar stops', async () => {
     await using world = sidecarWorld();
     await using billing = await httpsServer(world, (_request, response) => response.end('paid'));

@@ -28,6 +28,8 @@ export class LocalListener {
   readonly #context: LocalListenerContext;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  /** Those that have not told yet which version of HTTP they speak. */
+  readonly #silent = new Set<Socket>();
   readonly #connections = new Set<HttpConnection>();
   #address: LocalAddress;
 
@@ -64,6 +66,8 @@ export class LocalListener {
   async drain(graceMs: number): Promise<void> {
     if (this.#server.listening) this.#server.close();
     for (const connection of this.#connections) connection.drain(graceMs);
+    // Nothing is under way on them, and nothing may begin.
+    for (const socket of this.#silent) socket.destroy();
     const deadline = Date.now() + graceMs;
     while (this.#connections.size > 0 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 10));
     await this.close();
@@ -81,9 +85,14 @@ export class LocalListener {
 
   #accept(socket: Socket): void {
     this.#sockets.add(socket);
+    this.#silent.add(socket);
     socket.on('error', ignore);
-    socket.once('close', () => this.#sockets.delete(socket));
+    socket.once('close', () => {
+      this.#sockets.delete(socket);
+      this.#silent.delete(socket);
+    });
     this.#sniff(socket, (server) => {
+      this.#silent.delete(socket);
       const connection = server.accept(socket, this.#context.handler);
       this.#connections.add(connection);
       socket.once('close', () => this.#connections.delete(connection));
