@@ -47,6 +47,8 @@ function lookByHttp(socket: Socket, path: string): Promise<void> {
       else reject(new Error(`GET ${path} answers ${statusCode}`));
     });
     asked.on('error', reject);
+    // All that Node tells where the program changes to another protocol (101).
+    asked.once('close', () => reject(new Error(`GET ${path} is not answered`)));
     asked.end();
   });
 }

@@ -235,6 +235,18 @@ describe('the health of a program', () => {
     assert.equal(asked[0], 'GET /health?deep');
   });
 
+  it('is not there where the program answers in another protocol, and looked for again', async () => {
+    let answer = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n';
+    await using app = await program((socket) => socket.once('data', () => socket.write(answer)));
+    await using world = sidecarWorld();
+    const check = { kind: 'http', path: '/', intervalMs: 20 } as const;
+    const door = await world.start({ inbound: { target: app.address, protocol: 'tcp', check } });
+
+    assert.deepEqual(door.sidecar.readiness.reasons, ['the program cannot be reached: GET / is not answered']);
+    answer = 'HTTP/1.1 204 No Content\r\n\r\n';
+    await eventually(() => assert.equal(door.sidecar.readiness.ready, true));
+  });
+
   it('is what grpc.health.v1 says of the service that is named', async () => {
     let answer: Buffer | undefined = Buffer.from([0x08, 2]);
     const asked: string[] = [];
