@@ -32,8 +32,8 @@ export class UpstreamPort {
   readonly #context: UpstreamContext;
   readonly #server: NetServer;
   readonly #open = new Set<Tunnel>();
-  readonly #locals = new Set<Socket>();
-  readonly #closing = new AbortController();
+  /** Connections of the program, with what gives up dialling for them. */
+  readonly #locals = new Map<Socket, AbortController>();
   readonly #unsubscribe: () => void;
   #target: UpstreamTarget;
   #address: LocalAddress;
@@ -89,29 +89,32 @@ export class UpstreamPort {
 
   async close(): Promise<void> {
     this.#unsubscribe();
-    this.#closing.abort();
     const closed = this.#server.listening
       ? new Promise<void>((resolve) => this.#server.close(() => resolve()))
       : undefined;
     for (const tunnel of [...this.#open]) tunnel.cut();
-    for (const socket of [...this.#locals]) socket.destroy();
+    for (const [socket, gone] of this.#locals) {
+      gone.abort();
+      socket.destroy();
+    }
     await closed;
   }
 
   async #accept(local: Socket): Promise<void> {
-    this.#locals.add(local);
+    // One for each: Node remembers every combination with a signal that lives as long as the port.
     const gone = new AbortController();
+    this.#locals.set(local, gone);
     local.on('error', ignore);
     local.once('close', () => {
       this.#locals.delete(local);
       gone.abort();
     });
     try {
-      const verified = await this.#connect(AbortSignal.any([gone.signal, this.#closing.signal]));
+      const verified = await this.#connect(gone.signal);
       if (local.destroyed) verified.socket.destroy();
       else this.#join(local, verified);
     } catch (error) {
-      if (!gone.signal.aborted && !this.#closing.signal.aborted) {
+      if (!gone.signal.aborted) {
         const detail = error instanceof Error ? error.message : 'connecting failed';
         this.#context.events.emit('upstream-unreachable', { upstream: this.#target.name, detail });
       }

@@ -5,6 +5,7 @@ import { statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { allow, type InstanceRecord, registry } from '@sallyport/core';
+import sinon from 'sinon';
 import { eventually } from '../../support/eventually.js';
 import { freePort } from '../../support/free-port.js';
 import { localCaller } from '../../support/sidecar/conversation.js';
@@ -312,6 +313,27 @@ describe('an upstream of a sidecar (TCP)', () => {
 
     assert.equal(web.sidecar.connections.outbound, 2);
   });
+
+  it('forgets connections that are over', async () => {
+    await using app = await program();
+    await using world = sidecarWorld();
+    const ledger = await world.start({ inbound: { target: app.address, protocol: 'tcp' } });
+    const web = await world.start({ name: 'web', upstreams: { ledger: to('ledger', addressOf(ledger)) } });
+    const combined = sinon.spy(AbortSignal, 'any');
+    try {
+      for (let i = 0; i < 5; i++) {
+        using local = await localCaller(portOf(web));
+        local.socket.write('hello');
+        await eventually(() => assert.equal(local.text(), 'hello'));
+      }
+
+      // A signal remembers whatever it was combined with, for as long as it lives.
+      const sources = combined.args.flatMap(([signals]) => [...signals]);
+      assert.equal(sources.length, new Set(sources).size, 'a signal was combined for each connection');
+    } finally {
+      combined.restore();
+    }
+  });
 });
 
 describe('the life of a sidecar (TCP)', () => {
@@ -395,6 +417,20 @@ describe('the life of a sidecar (TCP)', () => {
 
     assert.ok(Date.now() - beganAt < 2000);
     await ledger.sidecar.stop();
+  });
+
+  it('shutdown timeout: a server that is still dialled is given up, and nobody is told that it cannot be reached', async () => {
+    await using mute = await program((socket) => socket.resume().once('end', () => socket.end()));
+    await using world = sidecarWorld();
+    const web = await world.start({ name: 'web', upstreams: { ledger: to('ledger', mute.address) } });
+    using local = await localCaller(portOf(web));
+    await eventually(() => assert.equal(mute.connections.size, 1));
+
+    await web.sidecar.stop();
+
+    await eventually(() => assert.equal(mute.connections.size, 0));
+    await Promise.race([local.ended, local.closed]);
+    assert.deepEqual(web.events('upstream-unreachable'), []);
   });
 
   it('drain under load: what was accepted comes to its end, what comes later is not accepted', async () => {
