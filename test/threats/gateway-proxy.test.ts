@@ -6,6 +6,7 @@ import { request as httpsRequest } from 'node:https';
 import { exactly, InsecureConfigurationError, memberOf } from '@sallyport/core';
 import { anyOf, apiKey, type HttpRouteOptions, httpRoute, newApiKey, type Route } from '@sallyport/gateway';
 import { eventually } from '../support/eventually.js';
+import { cancelledUpload } from '../support/gateway/cancelled-upload.js';
 import { httpUpstream, rawUpstream } from '../support/gateway/http-upstream.js';
 import { type GatewayWorld, type GatewayWorldOptions, gatewayWorld } from '../support/gateway/world.js';
 import { freePorts } from '../support/servers/ports.js';
@@ -486,6 +487,44 @@ describe('bodies on their way through the gateway', () => {
     assert.equal(taken, before, 'it is still being taken');
     assert.ok(taken < 30_000_000, `${taken} bytes were taken for a service that reads none`);
     socket.destroy();
+  });
+
+  it('T62 never look whole to a service that has answered before their end', async () => {
+    await using world = await proxied();
+    const seen: string[] = [];
+    await using _service = await httpUpstream(world.mesh, (req, res) => {
+      req.resume();
+      req.on('end', () => seen.push('whole'));
+      req.socket.on('close', () => seen.push('broken'));
+      res.end('enough');
+    });
+    const session = connectHttp2(`https://127.0.0.1:${world.port}`, { ca: world.ca, servername: 'shop.test' });
+    const stream = session.request({ ':method': 'PUT', ':path': '/files/a', ':authority': 'shop.test' });
+    stream.resume().write('half');
+
+    await once(stream, 'close');
+    await eventually(() => assert.equal(seen.length, 1));
+    session.close();
+
+    assert.deepEqual(seen, ['broken']);
+  });
+
+  it('T62 never look whole when the client cancels as clients on node:http2 do', async () => {
+    await using world = await proxied();
+    const seen: string[] = [];
+    await using _service = await httpUpstream(world.mesh, (req, res) => {
+      req.on('data', () => seen.push('begun'));
+      req.on('end', () => seen.push('whole'));
+      req.on('error', () => seen.push('broken'));
+      req.on('close', () => res.end());
+    });
+
+    await using upload = await cancelledUpload(world, '/files/a', 'text/plain', 'half');
+    await eventually(() => assert.deepEqual(seen, ['begun']));
+    upload.cancel();
+    await eventually(() => assert.equal(seen.length, 2));
+
+    assert.deepEqual(seen, ['begun', 'broken']);
   });
 
   it('are given up by the service when the client is gone', async () => {

@@ -9,6 +9,7 @@ import { CallError } from '@sallyport/core';
 import { type AuthHandler, allOf, custom, route } from '@sallyport/gateway';
 import WebSocket, { type ClientOptions } from 'ws';
 import { eventually } from '../support/eventually.js';
+import { cancelledUpload } from '../support/gateway/cancelled-upload.js';
 import { type GatewayWorld, type GatewayWorldOptions, gatewayWorld, Orders } from '../support/gateway/world.js';
 
 const nobody: AuthHandler = {
@@ -347,6 +348,30 @@ describe('a stream from a client', () => {
 
     assert.deepEqual([long.status, long.code], [413, 'body-too-large']);
     assert.deepEqual([json.status, json.code], [415, 'content-type-unsupported']);
+  });
+
+  it('T62 never looks whole when the client cancels as clients on node:http2 do', async () => {
+    const seen: string[] = [];
+    await using world = await streaming({
+      handlers: {
+        async upload(messages) {
+          try {
+            for await (const { n } of messages) seen.push(`got ${n}`);
+            seen.push('whole');
+          } catch {
+            seen.push('broken');
+          }
+          return { sum: 0 };
+        },
+      },
+    });
+
+    await using upload = await cancelledUpload(world, '/upload/a', 'application/x-ndjson', '{"n":1}\n{"n":2}');
+    await eventually(() => assert.deepEqual(seen, ['got 1']));
+    upload.cancel();
+    await eventually(() => assert.match(seen.at(-1) ?? '', /whole|broken/));
+
+    assert.deepEqual(seen, ['got 1', 'broken']);
   });
 
   it('may take longer than a body, on both versions of HTTP', async () => {

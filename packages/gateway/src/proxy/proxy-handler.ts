@@ -6,6 +6,7 @@ import { CallError, type SpiffeId } from '@sallyport/core';
 import { type EventSink, httpsServerOf, isUnknownCoding, Metadata } from '@sallyport/core/spi';
 import type { FastifyReply } from 'fastify';
 import type { RouteHandler } from '../application.js';
+import { bodyEnd } from '../edge/body-end.js';
 import type { EdgeIncoming, EdgeOutgoing } from '../edge/edge-server.js';
 import { breakOff, breakOffUnlessTaken, PacedWriter, writeHeadTo } from '../edge/paced-writer.js';
 import { tellRefusal } from '../edge/refusal-event.js';
@@ -70,7 +71,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
     } finally {
       if (payload && !payload.readableEnded) stopReadingAfter(outgoing, incoming);
     }
-    const { answer, place } = sent;
+    const { answer, request, place } = sent;
     const authority = placeName(place.endpoint);
     const recording = store?.record(exchange, answer, authority);
     try {
@@ -82,6 +83,8 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
     } finally {
       recording?.end();
       answer.destroy();
+      // A complete answer leaves the request open, whose body would look whole when the client's stream ends with the answer.
+      if (payload && !payload.readableEnded) request.destroy();
       place.release();
     }
 
@@ -109,7 +112,7 @@ export function proxyHandler(route: HttpRoute, upstream: Upstream, context: Prox
           bodyMs: limits.bodyTimeoutMs,
         });
         try {
-          return { answer: await trial.answer(), place };
+          return { ...(await trial.answer()), place };
         } catch (error) {
           place.release();
           if (error instanceof ProblemError) throw error;
@@ -175,6 +178,8 @@ function unannouncedBody(incoming: EdgeIncoming): Readable | undefined {
 
 interface Sent {
   readonly answer: IncomingMessage;
+  /** Its body may still be on its way. */
+  readonly request: ClientRequest;
   readonly place: Place;
 }
 
@@ -201,7 +206,7 @@ class Trial {
   }
 
   /** Resolves with the head of the answer. Rejects with ProblemError for what the client did, otherwise with any error. */
-  answer(): Promise<IncomingMessage> {
+  answer(): Promise<Pick<Sent, 'answer' | 'request'>> {
     const { exchange, headers, payload, deadlineAt } = this.#sending;
     const { endpoint, agent } = this.#place;
     const { request } = exchange;
@@ -230,7 +235,7 @@ class Trial {
           answer.destroy();
           reject(malformedThere({ reason: 'the service answered in a transfer coding that is not known' }));
         } else {
-          resolve(answer);
+          resolve({ answer, request: outgoing });
         }
       });
       outgoing.on('error', (error) => {
@@ -281,6 +286,7 @@ class Trial {
         if (outgoing.destroyed) return;
         if (!outgoing.write(part)) await drained(outgoing);
       }
+      await bodyEnd(payload);
       outgoing.end();
     } finally {
       clearTimeout(timer);

@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import { bodyEnd } from '../edge/body-end.js';
 import { parseStrictJson } from '../edge/strict-json.js';
 import { badRequest, ProblemError } from '../problem.js';
 import type { StreamLimits } from './stream-limits.js';
@@ -8,7 +9,7 @@ const LINE_FEED = 0x0a;
 /**
  * The messages of an NDJSON body, each when somebody asks for it; empty lines count for nothing. Throws ProblemError: 413 for
  * a line or a body that is too long, 400 for one that is no JSON, 408 when no whole message comes for too long, however many
- * of its bytes do.
+ * of its bytes do, 499 when the client cancels.
  */
 export async function* uploadedMessages(body: Readable, limits: StreamLimits): AsyncGenerator<unknown> {
   const { maxBodyBytes, maxStreamBytes, maxJsonDepth: maxDepth, maxJsonKeys: maxKeys } = limits;
@@ -30,6 +31,7 @@ export async function* uploadedMessages(body: Readable, limits: StreamLimits): A
     line.add(chunk.subarray(begin));
     if (line.length > maxBodyBytes) throw tooLarge(`at most ${maxBodyBytes} bytes are taken in one line`);
   }
+  await bodyEnd(body);
   yield* messageOf(line.endWith(Buffer.alloc(0)));
 
   function* messageOf(text: Buffer): Generator<unknown> {
