@@ -1,11 +1,25 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { copyFileSync } from 'node:fs';
-import { connect as connectHttp2 } from 'node:http2';
+import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
+import { connect as netConnect } from 'node:net';
 import { connect } from 'node:tls';
 import { route } from '@sallyport/gateway';
 import { eventually } from '../../support/eventually.js';
 import { load } from '../../support/gateway/load.js';
 import { gatewayWorld, Orders } from '../../support/gateway/world.js';
+
+/** The status of the first answer on a connection, once the other side has asked to go elsewhere. */
+async function firstAnswer(session: ClientHttp2Session): Promise<unknown> {
+  let isTold = false;
+  session.once('goaway', () => {
+    isTold = true;
+  });
+  const stream = session.request({ ':path': '/v1/orders/7', ':authority': 'shop.test' }).resume();
+  const [headers] = await once(stream, 'response');
+  await eventually(() => assert.ok(isTold, 'nobody asked it to go elsewhere'), 5000);
+  return headers[':status'];
+}
 
 const slow = {
   handlers: {
@@ -120,6 +134,38 @@ describe('the gateway over its life', () => {
     assert.deepEqual([(await one).status, await two], [200, 200]);
     await stopped;
     session.close();
+    await world[Symbol.asyncDispose]();
+  });
+
+  it('answers whoever comes over HTTP/2 while it drains, and asks it to go elsewhere', async () => {
+    const releases: (() => void)[] = [];
+    const held = () => new Promise<void>((resolve) => releases.push(resolve));
+    const world = await gatewayWorld({
+      routes: [route('GET', '/v1/orders/:id', Orders.get, { service: 'orders', public: true })],
+      handlers: { get: ({ id }) => (id === 'held' ? held() : Promise.resolve()).then(() => ({ text: id })) },
+      drain: { spreadMs: 300, graceMs: 10_000 },
+    });
+    const { port, ca } = world;
+    const before = world.ask('GET', '/v1/orders/held');
+    await eventually(() => assert.equal(releases.length, 1));
+    const late = netConnect(port, '127.0.0.1');
+    await once(late, 'connect');
+
+    const stopped = world.gateway.stop();
+    const meanwhile = await firstAnswer(connectHttp2(`https://127.0.0.1:${port}`, { ca, servername: 'shop.test' }));
+    await eventually(() => assert.rejects(once(netConnect(port, '127.0.0.1'), 'connect')));
+    const afterwards = await firstAnswer(
+      connectHttp2('https://shop.test', {
+        createConnection: () => connect({ socket: late, ca, servername: 'shop.test', ALPNProtocols: ['h2'] }),
+      }),
+    );
+    releases[0]?.();
+    const releasedAt = Date.now();
+    await stopped;
+
+    assert.deepEqual([meanwhile, afterwards], [200, 200]);
+    assert.equal((await before).status, 200);
+    assert.ok(Date.now() - releasedAt < 5000, 'it has waited for requests of clients that were not told to go');
     await world[Symbol.asyncDispose]();
   });
 

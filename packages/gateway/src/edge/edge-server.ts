@@ -21,7 +21,10 @@ export type EdgeOutgoing = ServerResponse | Http2ServerResponse;
 export interface EdgeServer {
   readonly server: Http2SecureServer;
   readonly connections: number;
-  /** Asks every client to go elsewhere: GOAWAY on HTTP/2; HTTP/1.1 is told by `Connection: close` of the next answer. */
+  /**
+   * Asks every client to go elsewhere, whoever comes from now on with its first requests: GOAWAY on HTTP/2; HTTP/1.1 is told by
+   * `Connection: close` of the next answer.
+   */
   retire(): void;
   /** Ends every connection at once. */
   destroy(): void;
@@ -77,6 +80,7 @@ export function edgeServer(
 
   const sockets = new Set<Socket>();
   const sessions = new Set<{ close(): void; destroy(): void }>();
+  let isRetired = false;
   const perAddress = new AddressCount(limits.maxConnectionsPerAddress);
   /** Of what never became a request. */
   const tell = ({ status, code }: BrokenProblem, detail: string, remoteAddress = 'unknown') =>
@@ -128,6 +132,8 @@ export function edgeServer(
     sessions.add(session);
     session.setTimeout(limits.idleTimeoutMs, () => session.close());
     session.once('close', () => sessions.delete(session));
+    // With what has come together with it: what comes after the GOAWAY is refused, and may be asked again elsewhere.
+    if (isRetired) session.once('stream', () => setImmediate(() => session.close()));
     const { remoteAddress } = session.socket;
     session.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'ERR_HTTP2_ERROR') tell(malformed, error.message, remoteAddress);
@@ -158,6 +164,7 @@ export function edgeServer(
       return sockets.size;
     },
     retire() {
+      isRetired = true;
       for (const session of sessions) session.close();
     },
     destroy() {
