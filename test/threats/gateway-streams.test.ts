@@ -515,6 +515,16 @@ function textOf(incoming: Readable): Promise<string> {
   });
 }
 
+const handshake = [
+  'GET /chat/a HTTP/1.1',
+  'Host: shop.test',
+  'Connection: Upgrade',
+  'Upgrade: websocket',
+  'Sec-WebSocket-Version: 13',
+  'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+  '\r\n',
+].join('\r\n');
+
 describe('a WebSocket', () => {
   let world: GatewayWorld;
 
@@ -627,17 +637,50 @@ describe('a WebSocket', () => {
     socket.on('error', () => {});
     const closed = new Promise((resolve) => socket.once('close', resolve));
 
-    socket.write(
-      ['GET /watch/a HTTP/1.1', 'Host: shop.test', '', 'GET /chat/a HTTP/1.1', 'Host: shop.test', 'Connection: Upgrade']
-        .concat(['Upgrade: websocket', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='])
-        .concat(['', ''])
-        .join('\r\n'),
-    );
+    socket.write(`GET /watch/a HTTP/1.1\r\nHost: shop.test\r\n\r\n${handshake}`);
     await closed;
     release();
 
     assert.doesNotMatch(answer, /101/);
     assert.equal(own.events('request-refused')[0]?.code, 'pipelined-too-far');
+  });
+
+  it('T50 is refused while answers wait for the client to read those before them', async () => {
+    await using own = await streaming({ handlers: { get: ({ id }) => ({ text: id.repeat(3_900_000) }) } });
+    const socket = await own.dial();
+    let answers = '';
+    socket
+      .on('error', () => {})
+      .on('data', (chunk) => {
+        answers += chunk.toString('latin1');
+      });
+    socket.pause();
+    for (const id of 'abcde') socket.write(`GET /v1/orders/${id} HTTP/1.1\r\nHost: shop.test\r\n\r\n`);
+    await delay(1000);
+
+    socket.write(handshake);
+    await delay(200);
+    socket.resume();
+    await delay(500);
+    socket.destroy();
+
+    assert.ok(!answers.includes('HTTP/1.1 101'), 'it was switched to between two answers');
+    assert.equal(own.events('request-refused')[0]?.code, 'pipelined-too-far');
+  });
+
+  it('is had on a connection on which everything is answered', async () => {
+    for (let round = 0; round < 10; round++) {
+      const socket = await world.dial();
+      let answers = '';
+      socket.on('data', (chunk) => {
+        answers += chunk.toString('latin1');
+        if (answers.endsWith('"}')) socket.write(handshake);
+      });
+      socket.write('GET /v1/orders/7 HTTP/1.1\r\nHost: shop.test\r\n\r\n');
+
+      await eventually(() => assert.match(answers, /"text":"7"\}HTTP\/1\.1 101/));
+      socket.destroy();
+    }
   });
 
   const wrong: [string, string | Buffer, number, RegExp | undefined][] = [

@@ -36,9 +36,9 @@ export class PipelinedAnswers {
     return false;
   }
 
-  /** Whether something of an answer is not on the connection yet. */
+  /** Whether something of an answer is not on the connection yet: one that has ended may still wait for those before it. */
   isAwaited(socket: Socket): boolean {
-    return [...(this.#awaited.get(socket) ?? [])].some((answer) => !answer.writableEnded);
+    return [...(this.#awaited.get(socket) ?? [])].some((answer) => !answer.writableFinished);
   }
 
   /** Whether something of an answer is on the connection already, and not yet the end of it. */

@@ -74,6 +74,7 @@ export function webSocketDoor(context: WebSocketDoorContext): OnUpgrade {
       if (socket.destroyed) return { route: found.route, status: CLIENT_GONE };
       exchange.begin();
       const webSocket = await accepted(route.server, incoming, socket, head, request.id);
+      if (!webSocket) return { route: found.route, status: CLIENT_GONE };
       const gone = new Promise<void>((resolve) => webSocket.once('close', () => resolve()));
       void gone.then(over);
       await route.handler(exchange, webSocket);
@@ -120,13 +121,14 @@ class UpgradeExchange implements Exchange {
   }
 }
 
+/** Resolves with undefined for a client that has ended its direction meanwhile: all that `ws` does then is to end the other one. */
 function accepted(
   server: WebSocketServer,
   incoming: IncomingMessage,
   socket: Duplex,
   head: Buffer,
   id: string,
-): Promise<WebSocket> {
+): Promise<WebSocket | undefined> {
   return new Promise((resolve, reject) => {
     // All of it happens within the call, so no other handshake can hear these.
     const named = (headers: string[]) => headers.push(`x-request-id: ${id}`);
@@ -136,6 +138,7 @@ function accepted(
     server.handleUpgrade(incoming, socket, head, resolve);
     server.off('headers', named);
     server.off('wsClientError', refused);
+    if (socket.destroyed) resolve(undefined);
   });
 }
 
