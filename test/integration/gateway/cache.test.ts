@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
-import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { text } from 'node:stream/consumers';
 import { CallError, InsecureConfigurationError } from '@sallyport/core';
 import { type AuthHandler, type CacheOptions, httpRoute, route } from '@sallyport/gateway';
 import { fakeClock } from '@sallyport/testing';
+import { eventually } from '../../support/eventually.js';
 import { httpUpstream } from '../../support/gateway/http-upstream.js';
-import { type GatewayWorldOptions, gatewayWorld, Orders } from '../../support/gateway/world.js';
+import { type GatewayWorld, type GatewayWorldOptions, gatewayWorld, Orders } from '../../support/gateway/world.js';
 
 /** Believes whoever says a name, and behind blanks a scope and a tenant. */
 const byName: AuthHandler = {
@@ -200,6 +203,22 @@ function having(headers: OutgoingHttpHeaders, status = 200): Respond {
   return (response, number) => response.writeHead(status, headers).end(number);
 }
 
+/** A request whose answer has begun to come. */
+function begin({ port, ca }: GatewayWorld, path: string): Promise<IncomingMessage> {
+  const at = {
+    host: '127.0.0.1',
+    port,
+    ca,
+    servername: 'shop.test',
+    agent: false,
+    path,
+    headers: { host: 'shop.test' },
+  };
+  return new Promise((resolve, reject) => {
+    httpsRequest(at, resolve).on('error', reject).end();
+  });
+}
+
 describe('the cache of a route to an HTTP service', () => {
   it('gives an answer again until its time is over, and says how old it is', async () => {
     const clock = fakeClock();
@@ -309,6 +328,58 @@ describe('the cache of a route to an HTTP service', () => {
     await assert.rejects(ask('/files/a'));
     assert.equal(await ask('/files/a'), '3');
     assert.equal(await ask('/files/a'), '3');
+  });
+
+  it('keeps an answer that comes slowly until its time is over, counted from when it began to come', async () => {
+    const clock = fakeClock();
+    const coming: ServerResponse[] = [];
+    await using files = await countingFiles({ ttlMs: 10_000 }, (response) => coming.push(response), { clock });
+    const { world } = files;
+    const slowly = async (path: string, takesMs: number) => {
+      const asked = begin(world, path);
+      await eventually(() => assert.equal(coming.length, 1));
+      coming[0]?.write('old');
+      const answer = await asked;
+      await clock.advance(takesMs);
+      coming.shift()?.end();
+      assert.equal(await text(answer), 'old');
+    };
+    const isAskedAnew = async (path: string) => {
+      const asked = world.ask('GET', path);
+      await eventually(() => assert.equal(coming.length, 1, 'it was given again when its time was over'), 2000);
+      coming.shift()?.end('new');
+      assert.equal((await asked).body, 'new');
+    };
+
+    await slowly('/files/a', 4000);
+    await clock.advance(5000);
+    const { body, headers } = await world.ask('GET', '/files/a');
+    assert.deepEqual([body, headers.age], ['old', '9']);
+    await clock.advance(1000);
+    await isAskedAnew('/files/a');
+
+    await slowly('/files/b', 10_000);
+    await isAskedAnew('/files/b');
+  });
+
+  it('keeps no answer over one that began to come later', async () => {
+    const clock = fakeClock();
+    const coming: ServerResponse[] = [];
+    const respond: Respond = (response, number) => {
+      response.write(number);
+      coming.push(response);
+    };
+    await using files = await countingFiles({ ttlMs: 10_000 }, respond, { clock });
+
+    const old = await begin(files.world, '/files/a');
+    await clock.advance(1000);
+    const later = await begin(files.world, '/files/a');
+    coming[1]?.end();
+    assert.equal(await text(later), '2');
+    coming[0]?.end();
+    assert.equal(await text(old), '1');
+
+    assert.equal(await files.ask('/files/a'), '2');
   });
 
   it('keeps no more than it may, also of answers that come at the same time', async () => {

@@ -70,8 +70,11 @@ export class ProxyCache {
         if (this.#recordedBytes > this.#answers.maxBytes) drop();
       },
       end: () => {
-        if (parts && answer.complete) {
-          this.#answers.keep(key, { headers, authority, body: Buffer.concat(parts), ageS, since }, lifetimeMs);
+        // A client may take its time to read: that of the answer runs all the while, and a newer one may have come.
+        const leftMs = lifetimeMs - (this.#clock.now() - since);
+        const isNewest = (this.#answers.find(key)?.since ?? 0) <= since;
+        if (parts && answer.complete && leftMs > 0 && isNewest) {
+          this.#answers.keep(key, { headers, authority, body: Buffer.concat(parts), ageS, since }, leftMs);
         }
         drop();
       },
