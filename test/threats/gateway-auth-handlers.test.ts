@@ -123,22 +123,28 @@ describe('tokens that only their issuer can read', () => {
     assert.equal((await present('good')).status, 401);
   });
 
-  it('T59 are 503 while the issuer is down, whatever they are, and nothing of it is told', async () => {
-    issuer.broken = true;
+  const outages = [
+    ['is down', true],
+    ['switches to another protocol', 'switches'],
+  ] as const;
+  for (const [what, broken] of outages) {
+    it(`T59 are 503 while the issuer ${what}, whatever they are, and nothing of it is told`, async () => {
+      issuer.broken = broken;
 
-    const answer = await present('good');
+      const answer = await present('good');
 
-    assert.deepEqual([answer.status, answer.code], [503, 'authentication-unavailable']);
-    assert.equal(answer.headers['retry-after'], '5');
-    assert.ok(!answer.body.includes('127.0.0.1'));
-    assert.equal(world.handled.length, 0);
-    assert.equal(world.events('auth-source-state').at(-1)?.state, 'down');
-    assert.ok(!JSON.stringify(world.events('request-refused')).includes('good'));
+      assert.deepEqual([answer.status, answer.code], [503, 'authentication-unavailable']);
+      assert.equal(answer.headers['retry-after'], '5');
+      assert.ok(!answer.body.includes('127.0.0.1'));
+      assert.equal(world.handled.length, 0);
+      assert.equal(world.events('auth-source-state').at(-1)?.state, 'down');
+      assert.ok(!JSON.stringify(world.events('request-refused')).includes('good'));
 
-    issuer.broken = false;
-    assert.equal((await present('good')).status, 200);
-    assert.equal(world.events('auth-source-state').at(-1)?.state, 'fresh');
-  });
+      issuer.broken = false;
+      assert.equal((await present('good')).status, 200);
+      assert.equal(world.events('auth-source-state').at(-1)?.state, 'fresh');
+    });
+  }
 
   it('T59 answers that say nothing are an outage too', async () => {
     for (const [index, answer] of [{}, { active: 'true' }, { active: 1 }, [], 'yes'].entries()) {

@@ -244,20 +244,26 @@ describe('the keys of an issuer', () => {
     assert.equal(await statusOf(token), 401);
   });
 
-  it('stay in use while the issuer is down, for a time, and then nobody is let in', async () => {
-    issuer.broken = true;
-    const exp = Math.floor(clock.now() / 1000) + 7200;
-    const token = await issuer.token({ exp });
+  const outages = [
+    ['is down', true],
+    ['switches to another protocol', 'switches'],
+  ] as const;
+  for (const [what, broken] of outages) {
+    it(`stay in use while the issuer ${what}, for a time, and then nobody is let in`, async () => {
+      issuer.broken = broken;
+      const exp = Math.floor(clock.now() / 1000) + 7200;
+      const token = await issuer.token({ exp });
 
-    await advanceUntil(5 * MINUTE, 'stale');
-    assert.equal(await statusOf(token), 200);
-    await advanceUntil(10 * MINUTE, 'down');
-    assert.equal(await statusOf(token), 503);
+      await advanceUntil(5 * MINUTE, 'stale');
+      assert.equal(await statusOf(token), 200);
+      await advanceUntil(10 * MINUTE, 'down');
+      assert.equal(await statusOf(token), 503);
 
-    issuer.broken = false;
-    await advanceUntil(MINUTE, 'fresh');
-    assert.equal(await statusOf(token), 200);
-  });
+      issuer.broken = false;
+      await advanceUntil(MINUTE, 'fresh');
+      assert.equal(await statusOf(token), 200);
+    });
+  }
 
   it('with a private one among them do not replace those that are in use', async () => {
     const token = await issuer.token();

@@ -40,8 +40,8 @@ export interface TokenIssuer extends AsyncDisposable {
   readonly asked: string[];
   /** What the JWK set holds; changes from one request to the next. */
   published: JWK[];
-  /** Answers everything with 503. */
-  broken: boolean;
+  /** Answers everything with 503, or with a switch to another protocol. */
+  broken: boolean | 'switches';
   /** What introspection answers, by token. */
   readonly introspected: Map<string, unknown>;
   /** `authorization` and body of the last introspection. */
@@ -50,6 +50,8 @@ export interface TokenIssuer extends AsyncDisposable {
   token(claims?: Readonly<Record<string, unknown>>, options?: TokenOptions): Promise<string>;
   newKey(alg: string, kid: string): Promise<SigningKey>;
 }
+
+const SWITCH = 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n';
 
 export const AUDIENCE = 'https://api.shop.test';
 
@@ -72,7 +74,8 @@ export async function tokenIssuer(): Promise<TokenIssuer> {
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const reply = (body: unknown) => response.setHeader('content-type', 'application/json').end(JSON.stringify(body));
-    if (issuer.broken) response.writeHead(503).end();
+    if (issuer.broken === 'switches') request.socket.write(SWITCH);
+    else if (issuer.broken) response.writeHead(503).end();
     else if (request.url === '/jwks') reply({ keys: issuer.published });
     else if (request.url === '/.well-known/openid-configuration') reply({ issuer: url, jwks_uri: issuer.jwksUrl });
     else if (request.url === '/introspect') {

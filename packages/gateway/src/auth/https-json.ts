@@ -79,7 +79,9 @@ export class HttpsJson {
     const signal = AbortSignal.timeout(this.#timeoutMs);
     return new Promise((resolve, reject) => {
       const fail = (problem: string) => reject(new HttpsJsonError(`${host} ${problem}`));
+      const unanswered = () => fail('did not answer');
       const outgoing = request(url, { method, headers, agent: this.#agent, signal }, (incoming) => {
+        outgoing.off('close', unanswered);
         read(incoming).then(resolve, (error: Error) => {
           incoming.destroy();
           fail(signal.aborted ? 'took too long' : error.message);
@@ -88,6 +90,8 @@ export class HttpsJson {
       outgoing.on('error', (error: NodeJS.ErrnoException) => {
         fail(signal.aborted ? 'did not answer in time' : `cannot be reached: ${error.code ?? error.name}`);
       });
+      // All that Node says when the server switches to another protocol, which nobody has asked for.
+      outgoing.once('close', unanswered);
       outgoing.end(body);
     });
   }
