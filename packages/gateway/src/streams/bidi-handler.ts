@@ -20,10 +20,10 @@ const CLOSE = { normal: 1000, goingAway: 1001, policy: 1008, tooBig: 1009, inter
  */
 export function bidiHandler(route: RpcRoute, context: StreamContext): SocketHandler {
   const { events, limits, leaving } = context;
-  const { call, message, options, problemOf } = streamCall(route, context, true);
+  const { call, message, options } = streamCall(route, context, true);
   return async (exchange, webSocket) => {
     const socket = new MessageSocket(webSocket, limits);
-    const { options: callOptions, release } = await options(exchange);
+    const { options: callOptions, problemOf, release } = await options(exchange);
     async function* messages() {
       for await (const text of socket) {
         if (text === '') return;
@@ -36,7 +36,7 @@ export function bidiHandler(route: RpcRoute, context: StreamContext): SocketHand
       }
       socket.close(CLOSE.normal);
     } catch (error) {
-      const problem = problemOf(exchange, error);
+      const problem = problemOf(error);
       if (!problem) return;
       tellRefusal(events, exchange.request, problem, exchange.principal?.subject);
       await socket.sendLast(`{"error":${problemBody(problem.problem, exchange.request.id)}}`).catch(() => {});

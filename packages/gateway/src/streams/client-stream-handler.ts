@@ -11,13 +11,13 @@ import type { StreamContext } from './stream-limits.js';
 
 /** An NDJSON body, one message a line, and one JSON answer. Lines are read no faster than the service takes them. */
 export function clientStreamHandler(route: RpcRoute, context: StreamContext): RouteHandler {
-  const { call, message, options, problemOf } = streamCall(route, context, true);
+  const { call, message, options } = streamCall(route, context, true);
   const limits = { ...context.limits, maxBodyBytes: route.options.maxBodyBytes ?? context.limits.maxBodyBytes };
   return async (exchange, reply, body) => {
     exchange.begin();
     const payload = body as Readable;
     const incoming = reply.request.raw as unknown as EdgeIncoming;
-    const { options: callOptions, release } = await options(exchange);
+    const { options: callOptions, problemOf, release } = await options(exchange);
     const endStream = streamBody(incoming);
     async function* messages() {
       for await (const line of uploadedMessages(payload, limits)) yield message(exchange, line);
@@ -30,7 +30,7 @@ export function clientStreamHandler(route: RpcRoute, context: StreamContext): Ro
         .type('application/json; charset=utf-8')
         .send(JSON.stringify(answer));
     } catch (error) {
-      throw problemOf(exchange, error) ?? error;
+      throw problemOf(error) ?? error;
     } finally {
       release();
       endStream();

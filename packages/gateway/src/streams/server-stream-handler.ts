@@ -18,7 +18,7 @@ const FIRST_MESSAGE_MS = 500;
 /** A stream of messages as NDJSON or server-sent events. One that fails ends with an explicit frame, never as if it were over. */
 export function serverStreamHandler(route: RpcRoute, context: StreamContext): RouteHandler {
   const { events, limits } = context;
-  const { call, message, options, problemOf } = streamCall(route, context, hasBody(route.method));
+  const { call, message, options } = streamCall(route, context, hasBody(route.method));
   const wanted = route.options.stream === 'websocket' ? undefined : route.options.stream;
   return async (exchange, reply, body) => {
     const { request, answerHeaders } = exchange;
@@ -31,7 +31,7 @@ export function serverStreamHandler(route: RpcRoute, context: StreamContext): Ro
         .send();
     }
     const sent = message(exchange, body);
-    const { options: callOptions, release } = await options(exchange);
+    const { options: callOptions, problemOf, release } = await options(exchange);
     const iterator = (call(sent, callOptions) as AsyncIterable<unknown>)[Symbol.asyncIterator]();
     let answer: AnswerStream | undefined;
     try {
@@ -50,7 +50,7 @@ export function serverStreamHandler(route: RpcRoute, context: StreamContext): Ro
       return reply;
     } catch (error) {
       void iterator.return?.();
-      const problem = problemOf(exchange, error);
+      const problem = problemOf(error);
       if (!answer) throw problem ?? error;
       if (!problem) return reply;
       tellRefusal(events, request, problem, exchange.principal?.subject);

@@ -14,10 +14,16 @@ export interface StreamCall {
   readonly call: (request: unknown, options: CallOptions) => unknown;
   /** The message that the request and a part of its body stand for. Throws ProblemError. */
   message(exchange: Exchange, body: unknown): unknown;
-  /** Ends with the client, with the gateway, and with the proof of who the client is. `release` when the call is over. */
-  options(exchange: Exchange): Promise<{ readonly options: CallOptions; release(): void }>;
-  /** What the client is told of a call that failed; undefined when it is gone. */
-  problemOf(exchange: Exchange, error: unknown): ProblemError | undefined;
+  /** Ends with the client, with the gateway, and with the proof of who the client is. */
+  options(exchange: Exchange): Promise<OpenCall>;
+}
+
+interface OpenCall {
+  readonly options: CallOptions;
+  /** What the client is told of the call that failed; undefined when it is gone. */
+  problemOf(error: unknown): ProblemError | undefined;
+  /** To be called when it is over. */
+  release(): void;
 }
 
 export function streamCall(route: RpcRoute, context: StreamContext, readsBody: boolean): StreamCall {
@@ -27,7 +33,6 @@ export function streamCall(route: RpcRoute, context: StreamContext, readsBody: b
   const call = client[target.name] as StreamCall['call'];
   const map = options.map ?? defaultMessage(target, readsBody);
   const deadlineMs = options.timeoutMs ?? limits.streamTimeoutMs;
-  const proofMs = ({ principal }: Exchange) => (principal?.expiresAt ?? Number.POSITIVE_INFINITY) - clock.now();
   return {
     call: (sent, options) =>
       target.kind === 'clientStream'
@@ -49,24 +54,29 @@ export function streamCall(route: RpcRoute, context: StreamContext, readsBody: b
       if (signals.some(({ aborted }) => aborted)) abort();
       const sent = metadata(exchange);
       // A stream may outlive a token, and nobody knows any more who that is. Not by its deadline, which would blame the service.
-      const leftMs = proofMs(exchange);
-      const proof = leftMs < deadlineMs ? clock.after(Math.max(0, leftMs), abort) : undefined;
+      const leftMs = (exchange.principal?.expiresAt ?? Number.POSITIVE_INFINITY) - clock.now();
+      // To be remembered: timers may fire a millisecond before the clock says so.
+      let hasProofEnded = false;
+      const endProof = () => {
+        hasProofEnded = true;
+        abort();
+      };
+      const proof = leftMs < deadlineMs ? clock.after(Math.max(0, leftMs), endProof) : undefined;
       return {
         options: { deadlineMs, signal: ending.signal, ...(sent === undefined ? {} : { metadata: sent }) },
+        problemOf: (error) => {
+          const isOurs = error instanceof ProblemError && error.problem.status !== 499;
+          if (exchange.request.signal.aborted && !isOurs) return undefined;
+          if (leaving.aborted && error instanceof CallError) return goingAway();
+          if (isCancelled(error) && withdrawn?.aborted) return proofWithdrawn();
+          if (isCancelled(error) && hasProofEnded) return proofEnded();
+          return problemOf(error);
+        },
         release: () => {
           proof?.cancel();
           for (const signal of signals) signal.removeEventListener('abort', abort);
         },
       };
-    },
-    problemOf(exchange, error) {
-      const { request } = exchange;
-      const isOurs = error instanceof ProblemError && error.problem.status !== 499;
-      if (request.signal.aborted && !isOurs) return undefined;
-      if (leaving.aborted && error instanceof CallError) return goingAway();
-      if (isCancelled(error) && exchange.principal?.withdrawn?.aborted) return proofWithdrawn();
-      if (isCancelled(error) && proofMs(exchange) <= 0) return proofEnded();
-      return problemOf(error);
     },
   };
 }
