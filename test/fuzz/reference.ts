@@ -149,12 +149,11 @@ class Reference {
     if (problem === 'surely') this.#surely(PROTOCOL);
     if (problem === 'maybe') this.#maybe(PROTOCOL);
     this.#lastStream = id;
+    this.#earned += 1 / 16;
     const isVague = this.#paced || [...this.#streams.values()].some(({ certain }) => !certain);
     if (isVague && this.#running + this.#streams.size >= LIMITS.calls) this.#loose();
-    if (this.#streams.size >= LIMITS.calls || this.#running >= 2 * LIMITS.calls) {
-      this.#spend(1);
-      return;
-    }
+    if (this.#streams.size >= LIMITS.calls) this.#spend(1);
+    if (this.#streams.size >= LIMITS.calls || this.#running >= 2 * LIMITS.calls) return;
     const path = fieldOf(fields, ':path');
     const encoding = fieldOf(fields, 'grpc-encoding');
     const isKnown = Object.values<string | undefined>(METHODS).includes(path);
@@ -175,7 +174,8 @@ class Reference {
   #answer(id: number, flags: number, block: Buffer): void {
     const stream = this.#streams.get(id);
     if (!stream) {
-      this.#late(id);
+      this.#requirePast(id);
+      this.#spend(1, 0);
       return;
     }
     const fields = readBlock(block);
@@ -203,7 +203,9 @@ class Reference {
     if (!this.#settingsSeen) this.#surely(PROTOCOL);
     const stream = this.#streams.get(id);
     if (!stream) {
-      this.#late(id);
+      this.#requirePast(id);
+      // How much of it could be on its way depends on how the stream ended; nothing that is empty and ends nothing.
+      this.#spend(1, length === 0 && !endStream ? 1 : 0);
       return;
     }
     if (stream.remoteEnded) {
@@ -243,7 +245,8 @@ class Reference {
       if (stream.bodyLeft > 0) continue;
       stream.prefix = [];
       stream.messages++;
-      this.#earned += 1 / 4;
+      // Three times what came is the most that is sent back.
+      this.#earned += 1 / 4 + (3 * (stream.lastLength + 5)) / 4096;
       if (stream.unary && stream.messages > 1) {
         this.#streams.delete(id);
         return;
@@ -278,8 +281,9 @@ class Reference {
   }
 
   #reset(id: number): void {
-    this.#spend(1 / 16);
-    if (!this.#streams.delete(id)) this.#late(id);
+    const isLive = this.#streams.delete(id);
+    if (this.#isServer || !isLive) this.#spend(1 / 16);
+    if (!isLive) this.#requirePast(id);
   }
 
   #ping(flags: number, payload: Buffer): void {
@@ -308,7 +312,7 @@ class Reference {
     const stream = this.#streams.get(id);
     if (!stream) {
       if (increment === 0) this.#maybe(PROTOCOL);
-      this.#late(id);
+      this.#requirePast(id);
       return;
     }
     if (increment === 0) {
@@ -335,10 +339,9 @@ class Reference {
     if (this.#ends === 'never') this.#handled.add(id);
   }
 
-  /** A frame for a stream that is over, or that never was. */
-  #late(id: number): void {
+  /** A frame for a stream that is over, not for one that never was. */
+  #requirePast(id: number): void {
     if (id % 2 === 0 || id > this.#lastStream) this.#surely(PROTOCOL);
-    this.#spend(1);
   }
 
   #spend(points: number, surely = points): void {

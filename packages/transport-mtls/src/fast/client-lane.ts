@@ -126,10 +126,11 @@ export class FastChannel extends FastConnection implements ClientLane {
     return (stream & 1) === 1 && stream < this.#nextStream;
   }
 
-  protected override onOpening(stream: number): void {
+  protected override onOpening(stream: number, _block: Buffer, start: number, end: number, endStream: boolean): void {
     // A server opens none: push is off.
     if (!this.hasBeen(stream)) throw new ProfileViolation(ErrorCode.PROTOCOL_ERROR, 'HEADERS on an idle stream');
-    this.spend(1, 'frames for streams that are over');
+    const wasOnItsWay = endStream ? this.late.end(stream) : this.late.take(stream, end - start);
+    if (!wasOnItsWay) this.spend(1, 'frames for streams that are over');
   }
 
   protected override onPeerLeaves(lastStream: number): void {
@@ -146,6 +147,8 @@ export class FastChannel extends FastConnection implements ClientLane {
     this.#ready = undefined;
     this.#next();
   }
+
+  protected override onIgnored(): void {}
 
   protected override onOver(reason: string): void {
     this.#ready?.reject(new Error(reason));
@@ -252,6 +255,7 @@ abstract class OutgoingStream extends FastStream {
 
   override onHeaders(block: Buffer, start: number, end: number, endStream: boolean): void {
     const fields = this.connection.responseFields(block, start, end);
+    this.remoteEnded = endStream;
     if (!this.headersSeen) {
       this.headersSeen = true;
       const problem = problemOf(fields);

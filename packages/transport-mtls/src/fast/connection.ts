@@ -11,6 +11,7 @@ import {
   LARGEST_STREAM_ID,
   LARGEST_WINDOW_BYTES,
   MAX_FRAME_BYTES,
+  MAX_HEADER_BLOCK_BYTES,
   PREFACE,
   ProfileViolation,
   Setting,
@@ -18,6 +19,7 @@ import {
   uint32At,
   WIDE_WINDOW_BYTES,
 } from './frames.js';
+import { LateFrames } from './late-frames.js';
 import { MESSAGE_PREFIX_BYTES } from './messages.js';
 import { NuisanceBudget } from './nuisance-budget.js';
 import { FrameReader, type FrameSink } from './reader.js';
@@ -62,6 +64,8 @@ const MAX_UNREAD_BYTES = 2 * 1024 * 1024;
 const HELD_MESSAGES = 16;
 /** What a held message takes beside its bytes: an empty one fills memory too. */
 const HELD_OVERHEAD_BYTES = 128;
+/** Streams that a client ended and its server may not know of yet: it makes new calls at once, as fast as it likes. */
+const MAX_CANCELLED = 4096;
 /** How long a peer may take to read our last words, ms. */
 const LAST_WORDS_MS = 1000;
 const MAX_PATROL_MS = 5000;
@@ -69,17 +73,19 @@ const MAX_PATROL_MS = 5000;
 const KEEPALIVE = Buffer.from('keepaliv', 'latin1');
 const DRAIN = Buffer.from('drainnow', 'latin1');
 
-/** What frames cost that no call explains; a message, or a call that went well, earns one. */
+/** What frames cost that no call explains. Messages, answers and what they carry earn some of it back. */
 const Cost = {
   ping: 2,
   settings: 20,
   windowUpdate: 1,
   /** A call that is reset costs what a call costs; the number of running handlers is bounded apart from it. */
   reset: 1 / 16,
-  /** DATA that is empty, tiny or late. */
+  /** DATA that is empty or tiny; DATA and HEADERS for a stream that is over, if more than could be on its way. */
   idleData: 1,
 } as const;
 
+/** The peer answers DATA with WINDOW_UPDATE: so many bytes of ours pay for one. */
+const BYTES_PER_POINT = 4096;
 /** A DATA frame below it that neither completes a message nor ends a stream carries next to nothing. */
 const TINY_BYTES = 256;
 
@@ -93,6 +99,7 @@ export abstract class FastConnection implements FrameSink {
   protected readonly writer: FrameWriter;
   protected readonly streams = new Map<number, FastStream>();
   protected readonly budget = new NuisanceBudget();
+  protected readonly late: LateFrames;
   /** Highest stream that the peer has opened. */
   protected lastPeerStream = 0;
   /** What the peer said of itself. */
@@ -117,6 +124,8 @@ export abstract class FastConnection implements FrameSink {
   #current: FastStream | undefined;
   #currentEnds = false;
   #currentLength = 0;
+  /** It is for a stream that is over, and the peer could not know. */
+  #isExcused = false;
   #messages = 0;
   /** Complete messages that nobody has read, and unfinished ones. */
   #heldBytes = 0;
@@ -140,6 +149,7 @@ export abstract class FastConnection implements FrameSink {
     this.maxMessageBytes = options.maxMessageBytes;
     this.wheel = options.wheel;
     this.#maxHeldBytes = Math.max(HELD_MESSAGES * options.maxMessageBytes, 64 * STREAM_WINDOW_BYTES);
+    this.late = new LateFrames(isServer ? options.maxConcurrentCalls : MAX_CANCELLED);
     this.writer = new FrameWriter(socket);
     this.#reader = new FrameReader(this, isServer);
     const { keepaliveIntervalMs, keepaliveTimeoutMs, idleTimeoutMs, settingsTimeoutMs } = options;
@@ -186,8 +196,7 @@ export abstract class FastConnection implements FrameSink {
       bytes <= this.peerMaxFrame &&
       this.writer.unsentBytes < MAX_UNSENT_BYTES
     ) {
-      stream.sendWindow -= bytes;
-      this.#sendWindow -= bytes;
+      this.#use(stream, bytes);
       this.writer.data(stream.id, message, 0, bytes, endStream);
       if (endStream) stream.localEnded = true;
       return true;
@@ -214,7 +223,10 @@ export abstract class FastConnection implements FrameSink {
 
   /** Ends the stream at once; the peer is told, unless it knows. */
   reset(stream: FastStream, code: ErrorCode): void {
-    if (this.streams.has(stream.id)) this.writer.reset(stream.id, code);
+    if (this.streams.has(stream.id)) {
+      this.writer.reset(stream.id, code);
+      this.#excuse(stream);
+    }
     this.forget(stream);
   }
 
@@ -226,7 +238,10 @@ export abstract class FastConnection implements FrameSink {
     this.#heldBytes -= stream.queuedBytes + stream.countedBytes;
     stream.queuedBytes = 0;
     stream.countedBytes = 0;
-    if (this.#current === stream) this.#current = undefined;
+    if (this.#current === stream) {
+      this.#current = undefined;
+      this.#isExcused = true;
+    }
     stream.release();
     if (this.streams.size > 0) return;
     this.#idleSince = Date.now();
@@ -281,6 +296,8 @@ export abstract class FastConnection implements FrameSink {
   protected abstract onPeerLeaves(lastStream: number): void;
   /** SETTINGS arrived: limits may have changed. */
   protected abstract onLimits(): void;
+  /** DATA came that nobody wants any more, from a peer that could not know. */
+  protected abstract onIgnored(bytes: number): void;
   protected abstract onOver(reason: string): void;
 
   onDataFrame(id: number, length: number, endStream: boolean): void {
@@ -296,8 +313,11 @@ export abstract class FastConnection implements FrameSink {
     this.#currentEnds = endStream;
     this.#currentLength = length;
     this.#messages = 0;
+    this.#isExcused = false;
     if (!stream) {
-      this.#late(id);
+      this.#requirePast(id);
+      this.#isExcused = this.late.takeData(id, length, endStream);
+      if (!this.#isExcused) this.spend(Cost.idleData, 'frames for streams that are over');
       return;
     }
     if (stream.remoteEnded) throw new ProfileViolation(ErrorCode.STREAM_CLOSED, 'DATA after END_STREAM');
@@ -307,11 +327,17 @@ export abstract class FastConnection implements FrameSink {
 
   onData(chunk: Buffer, start: number, end: number, done: boolean): void {
     const stream = this.#current;
-    if (!stream) return;
+    if (!stream) {
+      if (this.#isExcused) this.onIgnored(end - start);
+      return;
+    }
     if (end > start) {
       stream.receive(chunk, start, end);
       // The stream may have ended with what it was given.
-      if (this.#current !== stream) return;
+      if (this.#current !== stream) {
+        this.onIgnored(end - start);
+        return;
+      }
       this.#heldBytes += stream.partialBytes - stream.countedBytes;
       stream.countedBytes = stream.partialBytes;
       if (this.#heldBytes > this.#maxHeldBytes) {
@@ -333,6 +359,12 @@ export abstract class FastConnection implements FrameSink {
     this.budget.earn(1 / 4);
   }
 
+  /** A message was completed that nobody wants any more: it earns nothing, and its frame was not without one. */
+  ignoreMessage(message: Uint8Array): void {
+    this.#messages++;
+    this.onIgnored(message.length);
+  }
+
   /** A call was answered: it pays for a few frames that come with it. */
   countCall(): void {
     this.budget.earn(1);
@@ -351,10 +383,12 @@ export abstract class FastConnection implements FrameSink {
 
   onReset(id: number, code: number): void {
     this.#requireSettings();
-    this.spend(Cost.reset, 'RST_STREAM');
     const stream = this.streams.get(id);
+    // A server can end what we began, each call once. Calls are free for whoever makes them.
+    if (this.#isServer || !stream) this.spend(Cost.reset, 'RST_STREAM');
     if (!stream) {
-      this.#late(id);
+      this.#requirePast(id);
+      this.late.end(id);
       return;
     }
     this.forget(stream);
@@ -405,7 +439,7 @@ export abstract class FastConnection implements FrameSink {
     } else {
       const stream = this.streams.get(id);
       if (!stream) {
-        this.#late(id);
+        this.#requirePast(id);
         return;
       }
       stream.sendWindow = widened(stream.sendWindow, increment);
@@ -487,10 +521,23 @@ export abstract class FastConnection implements FrameSink {
     if (!this.#settingsSeen) throw new ProfileViolation(ErrorCode.PROTOCOL_ERROR, 'the first frame is not SETTINGS');
   }
 
-  /** A frame for a stream that is not open: harmless when the stream is over, at a price. */
-  #late(id: number): void {
+  /** A stream that is not open must be over: frames for it are harmless, at a price. */
+  #requirePast(id: number): void {
     if (!this.hasBeen(id)) throw new ProfileViolation(ErrorCode.PROTOCOL_ERROR, 'a frame for an idle stream');
-    this.spend(Cost.idleData, 'frames for streams that are over');
+  }
+
+  /** Takes DATA from the windows. What the peer grants in return is paid for with it. */
+  #use(stream: FastStream, bytes: number): void {
+    stream.sendWindow -= bytes;
+    this.#sendWindow -= bytes;
+    this.budget.earn(bytes / BYTES_PER_POINT);
+  }
+
+  /** We end a stream: its peer may say what we had granted it, and that it ends it too, before it knows. */
+  #excuse(stream: FastStream): void {
+    this.budget.earn(Cost.reset);
+    if (stream.remoteEnded || (this.#current === stream && this.#currentEnds)) return;
+    this.late.expect(stream.id, stream.receiveWindow + (stream.headersSeen ? 0 : MAX_HEADER_BLOCK_BYTES));
   }
 
   #remoteEnd(stream: FastStream): void {
@@ -533,11 +580,8 @@ export abstract class FastConnection implements FrameSink {
     const left = MESSAGE_PREFIX_BYTES + next.message.length - next.sent;
     const length = Math.min(left, stream.sendWindow, this.#sendWindow, this.peerMaxFrame);
     if (length <= 0) return;
-    stream.sendWindow -= length;
-    this.#sendWindow -= length;
+    this.#use(stream, length);
     this.writer.data(stream.id, next.message, next.sent, length, false);
-    // What the peer answers with WINDOW_UPDATE was worth it only if something was sent.
-    this.budget.earn(length / 4096);
     next.sent += length;
     if (length === left) {
       outgoing.shift();
@@ -561,6 +605,7 @@ export abstract class FastConnection implements FrameSink {
     if (!this.#isServer) return;
     // The answer is whole; a caller that still speaks is told to stop (RFC 9113 §8.1).
     if (!stream.remoteEnded) this.writer.reset(stream.id, ErrorCode.NO_ERROR);
+    this.#excuse(stream);
     this.forget(stream);
   }
 

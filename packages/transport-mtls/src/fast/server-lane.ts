@@ -22,7 +22,7 @@ import {
 } from './call-headers.js';
 import { FastConnection } from './connection.js';
 import { DeadlineWheel } from './deadline-wheel.js';
-import { ErrorCode, ProfileViolation } from './frames.js';
+import { ErrorCode, ProfileViolation, STREAM_WINDOW_BYTES } from './frames.js';
 import { BlockCache, encodeFields } from './headers.js';
 import type { MessageProblem } from './messages.js';
 import { FAST_PROTOCOL } from './protocol.js';
@@ -74,6 +74,8 @@ class ServerConnection extends FastConnection {
   readonly peer: AcceptedPeer;
   /** Handlers that have not come to an end, those of cancelled calls among them. */
   running = 0;
+  /** Calls that came after the last GOAWAY. */
+  #unseen = 0;
   readonly #requests = new BlockCache(readRequest);
 
   constructor(socket: TLSSocket, peer: AcceptedPeer, lane: FastServerLane) {
@@ -114,17 +116,22 @@ class ServerConnection extends FastConnection {
     if ((id & 1) === 0 || id <= this.lastPeerStream) {
       throw new ProfileViolation(ErrorCode.PROTOCOL_ERROR, 'HEADERS on a stream that cannot be opened');
     }
-    // After the last GOAWAY the peer knows that nobody looks at it (RFC 9113 §6.8).
+    const { maxConcurrentCalls } = this.lane.limits;
+    // After the last GOAWAY the peer knows that nobody looks at it (RFC 9113 §6.8); until it has come, it makes the calls it may.
     if (this.refusing) {
-      this.spend(1, 'calls after GOAWAY');
+      if (++this.#unseen > maxConcurrentCalls) this.spend(1, 'calls after GOAWAY');
+      if (!endStream) this.late.expect(id, STREAM_WINDOW_BYTES);
       return;
     }
     this.lastPeerStream = id;
     const head = this.#requests.get(block, start, end);
-    const { maxConcurrentCalls } = this.lane.limits;
-    if (this.streams.size >= maxConcurrentCalls || this.running >= RUNNING_PER_CALL * maxConcurrentCalls) {
-      this.spend(1, 'calls over the limit');
+    const isOverLimit = this.streams.size >= maxConcurrentCalls;
+    if (isOverLimit || this.running >= RUNNING_PER_CALL * maxConcurrentCalls) {
+      // A caller knows how many calls it has under way, but not whose handlers go on after their calls have ended.
+      if (isOverLimit) this.spend(1, 'calls over the limit');
+      else this.peer.guard.call(end - start);
       this.writer.reset(id, ErrorCode.REFUSED_STREAM);
+      if (!endStream) this.late.expect(id, STREAM_WINDOW_BYTES);
       return;
     }
     const call = new FastIncomingCall(this, id, head);
@@ -139,6 +146,11 @@ class ServerConnection extends FastConnection {
 
   protected override onPeerLeaves(): void {}
   protected override onLimits(): void {}
+
+  protected override onIgnored(bytes: number): void {
+    this.peer.guard.message(bytes);
+  }
+
   protected override onOver(): void {}
 }
 
@@ -222,7 +234,10 @@ class FastIncomingCall extends FastStream implements IncomingCall {
   }
 
   override onMessage(message: Buffer): void {
-    if (!this.#method || this.#finished || this.#cancelled) return;
+    if (!this.#method || this.#finished || this.#cancelled) {
+      this.connection.ignoreMessage(message);
+      return;
+    }
     this.connection.countMessage();
     if (this.#method.requestStream) {
       this.#queueUp(message);
