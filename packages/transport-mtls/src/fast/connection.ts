@@ -242,6 +242,8 @@ export abstract class FastConnection implements FrameSink {
       this.#current = undefined;
       this.#isExcused = true;
     }
+    // It will not be completed any more, and takes no memory either.
+    if (stream.unfinishedBytes > 0) this.onIgnored(stream.unfinishedBytes);
     stream.release();
     if (this.streams.size > 0) return;
     this.#idleSince = Date.now();

@@ -37,6 +37,11 @@ export class MessageAssembler {
     return this.#body?.length ?? 0;
   }
 
+  /** What has arrived of the message that is not complete, bytes. */
+  get unfinishedBytes(): number {
+    return this.#prefixFilled + this.#filled;
+  }
+
   /** Whether the stream may end here. */
   get isBetweenMessages(): boolean {
     return this.#prefixFilled === 0;

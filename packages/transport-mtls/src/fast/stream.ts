@@ -61,6 +61,11 @@ export abstract class FastStream extends Timed implements MessageSink {
     return this.#assembler?.heldBytes ?? 0;
   }
 
+  /** What has arrived of a message that is not complete, bytes. */
+  get unfinishedBytes(): number {
+    return this.#assembler?.unfinishedBytes ?? 0;
+  }
+
   /** Whether the peer may end here: not in the midst of a message. */
   get isBetweenMessages(): boolean {
     return this.#assembler?.isBetweenMessages ?? true;

@@ -204,6 +204,21 @@ describe('a server of the fast lane takes for no flood', () => {
     assert.equal(guard.unexplained, 0);
   });
 
+  it('calls that are cancelled in the midst of a large message', () => {
+    const { says, guard, counted } = server();
+    const most = grpcMessage(Buffer.alloc(1000 * KIB)).subarray(0, 800 * KIB);
+
+    for (let i = 0; i < 40; i++) {
+      const id = stream(i);
+      says(call(id, 'gather'));
+      for (let at = 0; at < most.length; at += 200 * KIB) says(data(id, most.subarray(at, at + 200 * KIB)));
+      says(rstStream(id, ErrorCode.CANCEL));
+    }
+
+    guard.account(counted.read, 0);
+    assert.ok(!guard.isFlood, `${guard.unexplained} bytes that nothing explains`);
+  });
+
   it('calls that cross its last GOAWAY', () => {
     const { says, leave } = server();
     says(call(1, 'gather'));
