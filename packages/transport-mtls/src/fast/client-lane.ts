@@ -69,6 +69,7 @@ export class FastChannel extends FastConnection implements ClientLane {
       keepaliveIntervalMs: options.keepaliveIntervalMs,
       keepaliveTimeoutMs: options.keepaliveTimeoutMs,
       idleTimeoutMs: Infinity,
+      idleGraceMs: 0,
       settingsTimeoutMs: options.connectTimeoutMs,
       wheel,
       onViolation: ({ message }) => onViolation(message),

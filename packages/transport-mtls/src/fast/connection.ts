@@ -36,6 +36,8 @@ export interface FastConnectionOptions {
   readonly keepaliveTimeoutMs: number;
   /** A connection without calls is drained after it; Infinity: never. */
   readonly idleTimeoutMs: number;
+  /** What calls get that were on their way when it was, ms. */
+  readonly idleGraceMs: number;
   /** Time until the peer's SETTINGS must be here. */
   readonly settingsTimeoutMs: number;
   readonly wheel: DeadlineWheel;
@@ -139,6 +141,8 @@ export abstract class FastConnection implements FrameSink {
   #pingedAt = 0;
   #idleSince = Date.now();
   readonly #patrol: NodeJS.Timeout;
+  /** When it drains: calls that are under way then are lost. */
+  #endsAt = Infinity;
   #grace: NodeJS.Timeout | undefined;
   #farewell: NodeJS.Timeout | undefined;
 
@@ -268,15 +272,15 @@ export abstract class FastConnection implements FrameSink {
 
   /** Says GOAWAY, in two steps so that no call that is on its way gets lost (RFC 9113 §6.8); ends the rest after `graceMs`. */
   drain(graceMs: number): void {
-    if (this.over || this.refusing || this.#farewell) return;
+    if (this.over) return;
+    this.#endWithin(graceMs);
+    if (this.refusing || this.#farewell) return;
     this.draining = true;
     this.writer.goaway(LARGEST_STREAM_ID, ErrorCode.NO_ERROR);
     this.writer.ping(DRAIN, false);
     // A peer that does not answer must not be waited for while it has no calls.
     this.#farewell = setTimeout(() => this.#refuseNew(), Math.min(graceMs, LAST_WORDS_MS));
     this.#farewell.unref();
-    this.#grace ??= setTimeout(() => this.#close(ErrorCode.NO_ERROR, 'the connection is drained'), graceMs);
-    this.#grace.unref();
   }
 
   /** Says goodbye and closes. Running calls are lost. */
@@ -611,6 +615,16 @@ export abstract class FastConnection implements FrameSink {
     this.forget(stream);
   }
 
+  /** Who wants to leave twice leaves when the first of the two times has passed. */
+  #endWithin(graceMs: number): void {
+    const endsAt = Date.now() + graceMs;
+    if (endsAt >= this.#endsAt) return;
+    this.#endsAt = endsAt;
+    clearTimeout(this.#grace);
+    this.#grace = setTimeout(() => this.#close(ErrorCode.NO_ERROR, 'the connection is drained'), graceMs);
+    this.#grace.unref();
+  }
+
   #refuseNew(): void {
     if (this.over || this.refusing) return;
     this.refusing = true;
@@ -680,7 +694,7 @@ export abstract class FastConnection implements FrameSink {
       this.#pingedAt = now;
       this.writer.ping(KEEPALIVE, false);
     } else if (this.streams.size === 0 && now - this.#idleSince >= idleTimeoutMs && !this.draining) {
-      this.drain(LAST_WORDS_MS);
+      this.drain(this.#options.idleGraceMs);
     }
   }
 }

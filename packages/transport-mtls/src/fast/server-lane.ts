@@ -83,6 +83,7 @@ class ServerConnection extends FastConnection {
     super(socket, true, {
       ...limits,
       settingsTimeoutMs: limits.handshakeTimeoutMs,
+      idleGraceMs: limits.maxConnectionAgeGraceMs,
       wheel,
       onViolation: ({ code, message }) => {
         if (code === ErrorCode.ENHANCE_YOUR_CALM) peer.guard.report();

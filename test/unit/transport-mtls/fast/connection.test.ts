@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { setTimeout as pause } from 'node:timers/promises';
 import { allow, Status } from '@sallyport/core';
+import type { ServedMethod } from '@sallyport/core/spi';
 import { mesh } from '@sallyport/testing';
 import {
   decodeFields,
@@ -7,9 +9,13 @@ import {
   encodeFields,
   FAST_PROTOCOL,
   type Fields,
+  FloodGuard,
+  fastServerLane,
   readResponse,
   requestFields,
 } from '@sallyport/transport-mtls/spi';
+import { MemorySocket } from '../../../fuzz/memory-socket.js';
+import { identity, serverLimits } from '../../../fuzz/subjects.js';
 import { Echo, type EchoWorld, echoWorld } from '../../../support/echo.js';
 import { eventually } from '../../../support/eventually.js';
 import {
@@ -74,6 +80,15 @@ function resetOf(peer: RawPeer, stream: number): number | undefined {
     .find((one) => one.type === FrameType.RST_STREAM && one.stream === stream)
     ?.payload.readUInt32BE(0);
 }
+
+/** A method whose calls last until they are ended. */
+const gather: ServedMethod = {
+  path: '/a.B/gather',
+  requestStream: true,
+  responseStream: false,
+  refusal: () => undefined,
+  serve() {},
+};
 
 describe('a connection of the fast lane', () => {
   const { PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, STREAM_CLOSED, COMPRESSION_ERROR } = ErrorCode;
@@ -312,6 +327,35 @@ describe('a connection of the fast lane', () => {
     await peer.write(Buffer.concat([headers(1, requestFields(SAY, 100)), data(1, hi, 1)]));
 
     await eventually(() => assert.equal(resetOf(peer, 1), ErrorCode.CANCEL));
+  });
+
+  it('gives a call that crosses the GOAWAY of an idle server the time that it needs', async () => {
+    await using world = await echoWorld({ server: { limits: { idleTimeoutMs: 50 } } });
+    using peer = await raw(world);
+    await eventually(() => assert.equal(lastWords(peer), ErrorCode.NO_ERROR));
+
+    await peer.write(headers(1, requestFields(UPLOAD, 10_000)));
+    await pause(1300);
+    await peer.write(data(1, hi, Flag.END_STREAM));
+
+    await eventually(() => assert.equal(statusOf(peer, 1), Status.OK));
+    await eventually(() => assert.ok(peer.isClosed));
+  });
+
+  it('ends within the shortest grace that it was given', async () => {
+    const socket = new MemorySocket();
+    const peer = { identity, guard: new FloodGuard(serverLimits.maxMessageBytes) };
+    const lane = fastServerLane({ methods: [gather], events: { emit() {} } }, serverLimits);
+    const connection = lane.accept(socket.socket, peer);
+    socket.arrive(Buffer.concat([hello(), headers(1, requestFields(gather.path, 60_000))]));
+
+    connection.drain(60_000);
+    connection.drain(50);
+    connection.drain(60_000);
+
+    await eventually(() => assert.ok(socket.ended));
+    socket.settle();
+    lane.close();
   });
 
   const floods: [what: string, bytes: (i: number) => Buffer][] = [
