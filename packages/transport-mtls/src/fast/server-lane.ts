@@ -417,9 +417,9 @@ class FastIncomingCall extends FastStream implements IncomingCall {
     }
   }
 
-  /** An answer that nobody takes is kept no longer than a call may last. */
+  /** An answer that nobody takes is kept no longer than a call may last, also one whose deadline has passed already. */
   #lingerAtMost(): void {
-    if (this.outgoing && this.deadlineAt === Infinity) {
+    if (this.outgoing && this.nextTimed === undefined) {
       this.connection.wheel.add(this, Date.now() + this.connection.lane.limits.unaryDeadlineMs);
     }
   }

@@ -329,6 +329,32 @@ describe('a connection of the fast lane', () => {
     await eventually(() => assert.equal(resetOf(peer, 1), ErrorCode.CANCEL));
   });
 
+  it('drops a stream of answers whose window is never granted some time after its deadline', async () => {
+    await using world = await echoWorld({ server: { limits: { maxConcurrentCalls: 1, unaryDeadlineMs: 200 } } });
+    using peer = await raw(world, { greet: false });
+    const request = grpcMessage(Buffer.from('{"messages":3,"length":1000}'));
+    await peer.write(Buffer.concat([hello().subarray(0, 24), settings([[4, 0]])]));
+
+    await peer.write(Buffer.concat([headers(1, requestFields(DOWNLOAD, 100)), data(1, request, Flag.END_STREAM)]));
+    await eventually(() => assert.equal(resetOf(peer, 1), ErrorCode.CANCEL));
+    await peer.write(Buffer.concat([settings([[4, 1000]]), say(3)]));
+
+    await eventually(() => assert.equal(statusOf(peer, 3), Status.OK));
+  });
+
+  it('tells of a deadline that passed while answers waited when they can leave after all', async () => {
+    await using world = await echoWorld();
+    using peer = await raw(world, { greet: false });
+    const request = grpcMessage(Buffer.from('{"messages":3,"length":1000}'));
+    await peer.write(Buffer.concat([hello().subarray(0, 24), settings([[4, 0]])]));
+
+    await peer.write(Buffer.concat([headers(1, requestFields(DOWNLOAD, 50)), data(1, request, Flag.END_STREAM)]));
+    await pause(200);
+    await peer.write(windowUpdate(1, 100_000));
+
+    await eventually(() => assert.equal(statusOf(peer, 1), Status.DEADLINE_EXCEEDED));
+  });
+
   it('gives a call that crosses the GOAWAY of an idle server the time that it needs', async () => {
     await using world = await echoWorld({ server: { limits: { idleTimeoutMs: 50 } } });
     using peer = await raw(world);
