@@ -30,7 +30,7 @@ export interface ServerLimits {
   readonly idleTimeoutMs?: number;
   /** Age at which a connection is asked to reconnect, ms: bounds how long an old identity lives. Default 30 minutes. */
   readonly maxConnectionAgeMs?: number;
-  /** What running calls get after that before they are ended, ms. Default 1 minute. */
+  /** What running calls get after that before they are ended, and calls that cross the goodbye of an idle server, ms. Default 1 minute. */
   readonly maxConnectionAgeGraceMs?: number;
   /** Silence after which a peer is probed (RFC 9113 §6.7), ms. Default 30,000. */
   readonly keepaliveIntervalMs?: number;
