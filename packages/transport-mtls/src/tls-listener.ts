@@ -28,6 +28,8 @@ import { tcpOf } from './tcp-below.js';
 
 /** How often connections are checked for floods and certificates that end, ms. */
 const PATROL_MS = 1000;
+/** How long a connection whose handshake ends while the server drains has for its first call, ms. */
+const LATECOMER_MS = 300;
 /** How long whoever was closed for abuse stays outside: else the next connection would go on where the last one ended. */
 const BARRED_MS = 10_000;
 /** Stands for no protocol in a list that must not be empty. */
@@ -254,8 +256,11 @@ class TlsListener implements Listener {
     const { clock, tls } = this.#host;
     const { endsAt, drainAt } = lifeOf([identity, tls.current()], maxConnectionAgeGraceMs, clock.now());
     this.#accepted.set(socket, { identity, guard, lane: connection, revocationKeys, endsAt });
-    const age = clock.after(Math.min(spread(maxConnectionAgeMs), coarse(drainAt - clock.now())), () => {
-      connection.drain(Math.min(maxConnectionAgeGraceMs, Math.max(1, endsAt - clock.now())));
+    // While the server drains the others have been told. What comes with the connection is answered first.
+    const ageMs = this.#drainsUntil === undefined ? spread(maxConnectionAgeMs) : LATECOMER_MS;
+    const age = clock.after(Math.min(ageMs, coarse(drainAt - clock.now())), () => {
+      const leftMs = Math.min(endsAt, this.#drainsUntil ?? Number.POSITIVE_INFINITY) - clock.now();
+      connection.drain(Math.min(maxConnectionAgeGraceMs, Math.max(1, leftMs)));
     });
     socket.on('error', (error) => this.#failed(error, socket, { identity, guard }));
     socket.once('close', () => {
@@ -267,8 +272,6 @@ class TlsListener implements Listener {
       else this.#perPeer.delete(identity.id);
       connection.release();
     });
-    // Its handshake was under way when the others were told.
-    if (this.#drainsUntil !== undefined) connection.drain(Math.max(1, this.#drainsUntil - Date.now()));
   }
 
   /** New handshakes use new material at once; whoever must not stay leaves at once, and without an identity everybody. */
